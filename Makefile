@@ -1,0 +1,141 @@
+# Builds es_pg.so, the install script and es-relay; runs the tests, the demo and the benchmark.
+#
+#   make            build everything, installs nothing
+#   make install    extension into PG_CONFIG's server, es-relay into RELAY_BINDIR (both below DESTDIR)
+#   make check      the whole test suite in a temporary cluster; check-regress, check-isolation,
+#                   check-pgtap, check-tap, check-relay run one part, T=name one test of it
+#   make demo       the tour; make bench the figures; make setup the Debian packages for all of it
+#
+# The file has two halves. What runs something (check, demo, bench, setup) must work on a machine
+# that has no pg_config yet, so it calls test/setup first and builds in a second make afterwards.
+# What builds something includes PGXS, which needs pg_config at parse time, and which defines a
+# `check` of its own. So a make whose goals run something never reads the second half.
+
+PG_CONFIG ?= pg_config
+RELAY_BINDIR ?= /usr/local/bin
+export PG_CONFIG
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+
+ifneq (,$(filter check check-% demo bench setup,$(MAKECMDGOALS)))
+
+# ---------------------------------------------------------------- what runs
+
+.PHONY: check demo bench setup
+check:
+	+@T='$(T)' test/run
+
+check-%:
+	+@T='$(T)' test/run $*
+
+setup:
+	@test/setup
+
+demo: setup
+	+@$(MAKE) --no-print-directory all
+	+@test/demo
+
+bench: setup
+	+@$(MAKE) --no-print-directory all
+	+@test/bench/run
+
+# A building goal named beside a running one (`make clean check`).
+.PHONY: all install uninstall clean
+all install uninstall clean:
+	+@$(MAKE) --no-print-directory $@
+
+else
+
+# ---------------------------------------------------------------- what builds
+
+EXTENSION = es_pg
+MODULE_big = es_pg
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" es_pg.control)
+
+# The install script is these files in this order: later ones use what earlier ones create.
+INSTALL_SQL = \
+	src/horizon.sql \
+	src/stream.sql \
+	src/chunk.sql \
+	src/outbox.sql \
+	src/subscription.sql
+
+DATA_built = es_pg--$(EXTVERSION).sql
+DATA = $(wildcard src/upgrade/es_pg--*--*.sql)
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+
+# -MMD -MP write the header dependencies beside each object, in src/*.d.
+PG_CPPFLAGS = -DES_PG_VERSION='"$(EXTVERSION)"'
+PG_CFLAGS = -MMD -MP -Wall -Wextra -Werror \
+	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+
+RELAY_SRCS = $(sort $(wildcard relay/*.c relay/sinks/*.c))
+RELAY_TEST_SRCS = $(filter relay/test_%.c,$(RELAY_SRCS))
+RELAY_OBJS = $(patsubst %.c,%.o,$(filter-out $(RELAY_TEST_SRCS),$(RELAY_SRCS)))
+RELAY_TESTS = $(patsubst %.c,%,$(RELAY_TEST_SRCS))
+RELAY = $(if $(wildcard relay/main.c),relay/es-relay)
+
+EXTRA_CLEAN = es_pg--*.sql src/*.d relay/es-relay relay/*.o relay/sinks/*.o relay/*.d relay/sinks/*.d \
+	$(RELAY_TESTS) test-output
+
+# No bitcode (it would need clang to build), no installcheck (the suite brings its own cluster).
+override with_llvm := no
+NO_INSTALLCHECK = 1
+
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+
+ifneq (,$(PGXS))
+include $(PGXS)
+
+es_pg--$(EXTVERSION).sql: $(INSTALL_SQL) es_pg.control Makefile
+	{ printf '%s\n' '\echo Use "CREATE EXTENSION es_pg" to load this file. \quit'; \
+	  for part in $(INSTALL_SQL); do printf '\n'; cat $$part || exit 1; done; } >$@
+
+# A change of the version or of the flags rebuilds.
+$(OBJS): es_pg.control Makefile
+-include $(OBJS:.o=.d)
+
+all: $(RELAY) $(if $(RELAY),$(RELAY_TESTS))
+
+RELAY_CFLAGS ?= -O2 -g
+RELAY_FLAGS = -std=gnu11 -Wall -Wextra -Werror -MMD -MP -fstack-protector-strong \
+	-DES_PG_VERSION='"$(EXTVERSION)"' -Irelay -I$(shell $(PG_CONFIG) --includedir)
+RELAY_LIBS = -L$(shell $(PG_CONFIG) --libdir) -Wl,--as-needed -lpq -lm
+
+$(RELAY_OBJS) $(RELAY_TESTS:=.o): %.o: %.c es_pg.control Makefile
+	$(CC) $(RELAY_FLAGS) $(RELAY_CFLAGS) -c -o $@ $<
+-include $(RELAY_OBJS:.o=.d) $(RELAY_TESTS:=.d)
+
+relay/es-relay: $(RELAY_OBJS)
+	$(CC) $(RELAY_CFLAGS) -o $@ $^ $(RELAY_LIBS)
+
+$(RELAY_TESTS): %: %.o $(filter-out relay/main.o,$(RELAY_OBJS))
+	$(CC) $(RELAY_CFLAGS) -o $@ $^ $(RELAY_LIBS)
+
+ifneq (,$(RELAY))
+install: install-relay
+uninstall: uninstall-relay
+endif
+
+.PHONY: install-relay uninstall-relay
+install-relay: $(RELAY)
+	$(MKDIR_P) '$(DESTDIR)$(RELAY_BINDIR)'
+	$(INSTALL_PROGRAM) relay/es-relay '$(DESTDIR)$(RELAY_BINDIR)/'
+
+uninstall-relay:
+	rm -f '$(DESTDIR)$(RELAY_BINDIR)/es-relay'
+
+else # no PGXS: nothing can be built, but the tree can be cleaned
+
+.PHONY: all install uninstall clean
+all install uninstall:
+	@echo 'No PostgreSQL server headers: "$(PG_CONFIG) --pgxs" names no file.' >&2
+	@echo 'Run "make setup" (Debian, Ubuntu), or name your pg_config: make PG_CONFIG=/path/to/pg_config' >&2
+	@false
+
+clean:
+	rm -rf es_pg.so $(OBJS) $(EXTRA_CLEAN)
+
+endif
+endif

@@ -1,0 +1,253 @@
+/*
+ * catalog.c
+ *		es_pg's own relations: where they are, and how rows get into them
+ *		without the executor.
+ *
+ * OIDs are resolved once a backend, by name in the extension's schema, and
+ * forgotten when the relation cache says that one of them changed: so DROP and
+ * CREATE EXTENSION in one session, or under other sessions, are noticed.
+ *
+ * Direct inserts skip whatever the executor would have done.  What users rely
+ * on is done here (indexes, NOT NULL through the callers' checks, statistics);
+ * what is not done is refused: triggers on INSERT, row security, generated
+ * columns, CHECK and exclusion constraints, rules.
+ */
+#include "catalog.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+#include "compat.h"
+
+#define MAX_CALLBACKS	4
+
+static EsCatalog catalog;
+static bool catalog_valid = false;
+static EsInvalidation callbacks[MAX_CALLBACKS];
+static int	ncallbacks = 0;
+
+/* The names, in the order of EsCatalog's fields from position_bound on. */
+static const char *const relation_names[] = {
+	"es_position_bound",
+	"es_incarnations",
+	"es_incarnations_pkey",
+	"es_streams",
+	"es_streams_pkey",
+	"es_streams_name_key",
+	"es_stream_chunks",
+	"es_stream_chunks_pkey",
+	"es_events",
+	"es_outbox",
+	"es_subscriptions",
+	"es_subscriptions_name_key",
+	"es_cursors",
+	"es_cursors_pkey",
+};
+
+StaticAssertDecl(offsetof(EsCatalog, position_bound) + sizeof(Oid) * lengthof(relation_names) == sizeof(EsCatalog),
+				 "relation_names must match EsCatalog");
+
+/* Forget what the relation cache says has changed. */
+static void
+invalidate(Datum arg, Oid relation)
+{
+	const Oid  *oids = &catalog.position_bound;
+
+	for (int i = 0; i < ncallbacks; i++)
+		callbacks[i] (relation);
+
+	if (!catalog_valid)
+		return;
+	for (size_t i = 0; i < lengthof(relation_names); i++)
+	{
+		if (relation == InvalidOid || oids[i] == relation)
+		{
+			catalog_valid = false;
+			return;
+		}
+	}
+}
+
+void
+EsCatalogInit(void)
+{
+	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+}
+
+void
+EsCatalogOnInvalidation(EsInvalidation callback)
+{
+	Assert(ncallbacks < MAX_CALLBACKS);
+	callbacks[ncallbacks++] = callback;
+}
+
+/* The schema of the extension, as pg_extension has it. */
+static Oid
+extension_schema(Oid extension)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	Oid			schema = InvalidOid;
+
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return schema;
+}
+
+/* Look every relation up; leaves the cache invalid if it failed. */
+static void
+resolve(void)
+{
+	EsCatalog	found;
+	Oid		   *oids = &found.position_bound;
+
+	found.extension = get_extension_oid("es_pg", true);
+	found.schema = OidIsValid(found.extension) ? extension_schema(found.extension) : InvalidOid;
+	if (!OidIsValid(found.schema))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"es_pg\" is not installed in this database"),
+				 errhint("Use CREATE EXTENSION es_pg.")));
+	for (size_t i = 0; i < lengthof(relation_names); i++)
+	{
+		oids[i] = get_relname_relid(relation_names[i], found.schema);
+		if (!OidIsValid(oids[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation \"%s\" of extension \"es_pg\" does not exist",
+							relation_names[i]),
+					 errhint("Someone dropped or renamed it; restore it, or create the extension anew.")));
+	}
+	catalog = found;
+	catalog_valid = true;
+}
+
+const EsCatalog *
+EsCatalogGet(void)
+{
+	if (!catalog_valid)
+		resolve();
+	return &catalog;
+}
+
+/* Refuse a table that needs more than a direct insert gives. */
+static void
+check_insertable(ResultRelInfo *rri)
+{
+	Relation	rel = rri->ri_RelationDesc;
+	TriggerDesc *triggers = rel->trigdesc;
+	TupleConstr *constr = rel->rd_att->constr;
+	const char *what = NULL;
+
+	if (triggers && (triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
+					 triggers->trig_insert_before_statement || triggers->trig_insert_after_statement))
+		what = "triggers on INSERT";
+	else if (rel->rd_rel->relrowsecurity)
+		what = "row security";
+	else if (rel->rd_rel->relhasrules)
+		what = "rules";
+	else if (constr && constr->has_generated_stored)
+		what = "generated columns";
+	else if (constr && constr->num_check > 0)
+		what = "CHECK constraints";
+	for (int i = 0; i < rri->ri_NumIndices && what == NULL; i++)
+	{
+		if (rri->ri_IndexRelationInfo[i]->ii_ExclusionOps)
+			what = "exclusion constraints";
+	}
+	if (what)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot write to \"%s\" because it has %s",
+						RelationGetRelationName(rel), what),
+				 errdetail("es_pg writes its tables directly and would pass them by."),
+				 errhint("Remove them from the table; react to events with a subscription.")));
+}
+
+/*
+ * Make an open, locked table ready for direct inserts.  The caller closes the
+ * relation; everything else lives in the executor state.
+ */
+void
+EsTargetOpen(EsTarget *target, Relation rel, bool speculative)
+{
+	MemoryContext old;
+
+	target->rel = rel;
+	target->estate = CreateExecutorState();
+	old = MemoryContextSwitchTo(target->estate->es_query_cxt);
+	target->rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(target->rri, rel, 0, NULL, 0);
+	ExecOpenIndices(target->rri, speculative);
+	MemoryContextSwitchTo(old);
+	check_insertable(target->rri);
+}
+
+/* Insert a row and its index entries. */
+void
+EsTargetInsert(EsTarget *target, TupleTableSlot *slot)
+{
+	table_tuple_insert(target->rel, slot, GetCurrentCommandId(true), 0, NULL);
+	if (target->rri->ri_NumIndices > 0)
+		EsExecInsertIndexTuples(target->rri, slot, target->estate, false, NULL, NIL);
+}
+
+void
+EsTargetClose(EsTarget *target)
+{
+	ExecCloseIndices(target->rri);
+	FreeExecutorState(target->estate);
+}
+
+/* Insert one row into one of es_pg's plain tables. */
+void
+EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls)
+{
+	Relation	rel = table_open(relation, RowExclusiveLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	EsTarget	target;
+
+	if (slot->tts_tupleDescriptor->natts != natts)
+		elog(ERROR, "\"%s\" has %d columns, expected %d",
+			 RelationGetRelationName(rel), slot->tts_tupleDescriptor->natts, natts);
+	EsTargetOpen(&target, rel, false);
+	memcpy(slot->tts_values, values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, natts * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+	EsTargetInsert(&target, slot);
+	EsTargetClose(&target);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+bool
+EsIndexProbe(Relation rel, Relation index, Snapshot snapshot,
+			 struct ScanKeyData *keys, int nkeys,
+			 ScanDirection direction, TupleTableSlot *slot)
+{
+	IndexScanDesc scan = es_index_beginscan(rel, index, snapshot, nkeys);
+	bool		found;
+
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	found = index_getnext_slot(scan, direction, slot);
+	index_endscan(scan);
+	return found;
+}

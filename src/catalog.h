@@ -1,0 +1,62 @@
+/*
+ * catalog.h
+ *		Where es_pg's own relations are: resolved through the extension's
+ *		schema, never through search_path.
+ */
+#ifndef ES_CATALOG_H
+#define ES_CATALOG_H
+
+#include "es_pg.h"
+
+#include "access/sdir.h"
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+typedef struct EsCatalog
+{
+	Oid			extension;
+	Oid			schema;
+	Oid			position_bound; /* sequence */
+	Oid			incarnations;
+	Oid			incarnations_pkey;
+	Oid			streams;
+	Oid			streams_pkey;
+	Oid			streams_name_key;
+	Oid			stream_chunks;
+	Oid			stream_chunks_pkey;
+	Oid			events;			/* partitioned */
+	Oid			outbox;			/* partitioned */
+	Oid			subscriptions;
+	Oid			subscriptions_name_key;
+	Oid			cursors;
+	Oid			cursors_pkey;
+} EsCatalog;
+
+/* Valid until the next invalidation message is accepted: do not keep it. */
+extern const EsCatalog *EsCatalogGet(void);
+
+/* Called with the OID of each relation that changed; InvalidOid is all. */
+typedef void (*EsInvalidation) (Oid relation);
+extern void EsCatalogOnInvalidation(EsInvalidation callback);
+
+/* A table opened for inserts that bypass the executor. */
+typedef struct EsTarget
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *rri;
+} EsTarget;
+
+extern void EsTargetOpen(EsTarget *target, Relation rel, bool speculative);
+extern void EsTargetInsert(EsTarget *target, TupleTableSlot *slot);
+extern void EsTargetClose(EsTarget *target);
+extern void EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls);
+
+/* Finds one row by the leading columns of an index; false when there is none. */
+extern bool EsIndexProbe(Relation rel, Relation index, Snapshot snapshot,
+						 struct ScanKeyData *keys, int nkeys,
+						 ScanDirection direction, TupleTableSlot *slot);
+
+#endif							/* ES_CATALOG_H */

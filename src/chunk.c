@@ -1,0 +1,246 @@
+/*
+ * chunk.c
+ *		Finding the chunk that a position belongs to.
+ *
+ * A chunk is a partition of es_events or es_outbox: a range of positions.  The
+ * truth is the parent's partition descriptor; each backend keeps a sorted copy,
+ * rebuilt when the relation cache says that the parent changed.  es_pg never
+ * plans over the parent, and takes no lock on it but for a moment to rebuild
+ * the copy: it opens exactly the leaves it needs, by OID, and after locking one
+ * checks that it still is what the copy says.  So a chunk can be attached or
+ * dropped while others work.
+ */
+#include "chunk.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/partition.h"
+#include "catalog/pg_am.h"
+#include "partitioning/partbounds.h"
+#include "partitioning/partdesc.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+/* This backend's copy of one parent's partitions, sorted by position. */
+typedef struct ChunkMap
+{
+	Oid			parent;
+	bool		valid;
+	int			nchunks;
+	EsChunk    *chunks;			/* in TopMemoryContext */
+} ChunkMap;
+
+static ChunkMap maps[ES_CHUNK_KINDS];
+
+static int	event_chunk_size = 16000000;
+static int	outbox_chunk_size = 1000000;
+
+static void
+invalidate(Oid relation)
+{
+	for (int kind = 0; kind < ES_CHUNK_KINDS; kind++)
+	{
+		if (relation == InvalidOid || relation == maps[kind].parent)
+			maps[kind].valid = false;
+	}
+}
+
+void
+EsChunkInit(void)
+{
+	DefineCustomIntVariable("es_pg.event_chunk_size",
+							"Positions in a new chunk of es_events.",
+							"Existing chunks keep their size.",
+							&event_chunk_size, 16000000, 100, PG_INT32_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("es_pg.outbox_chunk_size",
+							"Positions in a new chunk of es_outbox.",
+							"Existing chunks keep their size.",
+							&outbox_chunk_size, 1000000, 100, PG_INT32_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	EsCatalogOnInvalidation(invalidate);
+}
+
+int
+EsChunkSize(EsChunkKind kind)
+{
+	return kind == ES_CHUNK_EVENTS ? event_chunk_size : outbox_chunk_size;
+}
+
+Oid
+EsChunkParent(EsChunkKind kind)
+{
+	const EsCatalog *catalog = EsCatalogGet();
+
+	return kind == ES_CHUNK_EVENTS ? catalog->events : catalog->outbox;
+}
+
+/* Copy the parent's partition descriptor, which has the bounds in order. */
+static void
+build_map(ChunkMap *map, Oid parent)
+{
+	Relation	rel = table_open(parent, AccessShareLock);
+	PartitionDesc desc = RelationGetPartitionDesc(rel, true);
+	PartitionBoundInfo bounds = desc->boundinfo;
+	EsChunk    *chunks;
+	int			n = 0;
+
+	chunks = MemoryContextAlloc(TopMemoryContext, sizeof(EsChunk) * (desc->nparts + 1));
+	for (int i = 1; bounds != NULL && i < bounds->ndatums; i++)
+	{
+		if (bounds->indexes[i] < 0 ||
+			bounds->kind[i - 1][0] != PARTITION_RANGE_DATUM_VALUE ||
+			bounds->kind[i][0] != PARTITION_RANGE_DATUM_VALUE)
+			continue;
+		chunks[n].lower = (EsPosition) DatumGetInt64(bounds->datums[i - 1][0]);
+		chunks[n].upper = (EsPosition) DatumGetInt64(bounds->datums[i][0]);
+		chunks[n].leaf = desc->oids[bounds->indexes[i]];
+		n++;
+	}
+	table_close(rel, AccessShareLock);
+
+	if (map->chunks)
+		pfree(map->chunks);
+	map->chunks = chunks;
+	map->nchunks = n;
+	map->parent = parent;
+	map->valid = true;
+}
+
+static ChunkMap *
+get_map(EsChunkKind kind)
+{
+	ChunkMap   *map = &maps[kind];
+	Oid			parent = EsChunkParent(kind);
+
+	if (!map->valid || map->parent != parent)
+		build_map(map, parent);
+	return map;
+}
+
+int
+EsChunkCount(EsChunkKind kind)
+{
+	return get_map(kind)->nchunks;
+}
+
+/* The first chunk that ends after a position, or the number of chunks. */
+static int
+search(const ChunkMap *map, EsPosition position)
+{
+	int			low = 0;
+	int			high = map->nchunks;
+
+	while (low < high)
+	{
+		int			mid = low + (high - low) / 2;
+
+		if (map->chunks[mid].upper > position)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return low;
+}
+
+/* The chunk that holds a position, if it is there. */
+bool
+EsChunkFind(EsChunkKind kind, EsPosition position, EsChunk *chunk)
+{
+	return EsChunkFindNext(kind, position, chunk) && chunk->lower <= position;
+}
+
+/* The chunk that holds a position, or the first after it. */
+bool
+EsChunkFindNext(EsChunkKind kind, EsPosition position, EsChunk *chunk)
+{
+	const ChunkMap *map = get_map(kind);
+	int			i = search(map, position);
+
+	if (i == map->nchunks)
+		return false;
+	*chunk = map->chunks[i];
+	return true;
+}
+
+/* The last chunk that ends at or before a position. */
+bool
+EsChunkFindBefore(EsChunkKind kind, EsPosition position, EsChunk *chunk)
+{
+	const ChunkMap *map = get_map(kind);
+	int			i = search(map, position);
+
+	if (i == 0)
+		return false;
+	*chunk = map->chunks[i - 1];
+	return true;
+}
+
+/*
+ * Lock and open a chunk.  NULL when it is gone, which only retention can make
+ * it: what it held is not there any more.
+ */
+Relation
+EsChunkOpen(EsChunkKind kind, const EsChunk *chunk, LOCKMODE lockmode)
+{
+	EsChunk		now = *chunk;
+
+	for (;;)
+	{
+		Oid			leaf = now.leaf;
+		Relation	rel = try_table_open(leaf, lockmode);
+
+		if (EsChunkFind(kind, chunk->lower, &now) && now.leaf == leaf && rel != NULL)
+			return rel;
+		if (rel != NULL)
+			table_close(rel, lockmode);
+		if (!EsChunkFind(kind, chunk->lower, &now))
+			return NULL;
+	}
+}
+
+/* Are these the leading columns of a usable btree index? */
+bool
+EsIndexBeginsWith(Relation index, const AttrNumber *columns, int ncolumns)
+{
+	Form_pg_index form = index->rd_index;
+
+	if (!form->indisvalid || index->rd_rel->relam != BTREE_AM_OID || form->indnkeyatts < ncolumns ||
+		RelationGetIndexPredicate(index) != NIL)
+		return false;
+	for (int i = 0; i < ncolumns; i++)
+	{
+		if (form->indkey.values[i] != columns[i])
+			return false;
+	}
+	return true;
+}
+
+/* Open the index of a leaf that begins with these columns. */
+Relation
+EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns)
+{
+	List	   *indexes = RelationGetIndexList(leaf);
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		if (EsIndexBeginsWith(index, columns, ncolumns))
+		{
+			list_free(indexes);
+			return index;
+		}
+		index_close(index, AccessShareLock);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("chunk \"%s\" lacks an index that es_pg needs", RelationGetRelationName(leaf)),
+			 errhint("Create the index again; another chunk shows its definition.")));
+	return NULL;				/* keep the compiler quiet */
+}

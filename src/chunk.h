@@ -1,0 +1,38 @@
+/*
+ * chunk.h
+ *		Chunks: the partitions of events and outbox, found by position.
+ */
+#ifndef ES_CHUNK_H
+#define ES_CHUNK_H
+
+#include "es_pg.h"
+
+#include "storage/lockdefs.h"
+#include "utils/rel.h"
+
+#include "horizon.h"
+
+/* One chunk: positions from lower to below upper. */
+typedef struct EsChunk
+{
+	EsPosition	lower;
+	EsPosition	upper;
+	Oid			leaf;
+} EsChunk;
+
+/* chunk.c: finding and opening */
+extern bool EsChunkFind(EsChunkKind kind, EsPosition position, EsChunk *chunk);
+extern bool EsChunkFindNext(EsChunkKind kind, EsPosition position, EsChunk *chunk);
+extern bool EsChunkFindBefore(EsChunkKind kind, EsPosition position, EsChunk *chunk);
+extern Relation EsChunkOpen(EsChunkKind kind, const EsChunk *chunk, LOCKMODE lockmode);
+extern Relation EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns);
+extern bool EsIndexBeginsWith(Relation index, const AttrNumber *columns, int ncolumns);
+extern Oid	EsChunkParent(EsChunkKind kind);
+extern int	EsChunkSize(EsChunkKind kind);
+extern int	EsChunkCount(EsChunkKind kind);
+
+/* chunk_make.c: making */
+extern void EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last);
+extern void EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position);
+
+#endif							/* ES_CHUNK_H */

@@ -1,0 +1,21 @@
+-- chunk.sql: chunks, as an operator sees and asks for them.
+
+CREATE FUNCTION @extschema@.es_prepare_chunks(ahead integer DEFAULT 2) RETURNS integer
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_prepare_chunks(integer) IS
+'Has the chunks made, for events and for the outbox, that the next positions will fall into: the current one and so many ahead (0 to 1,000). A background worker makes them, in a transaction of its own. Returns how many were made. Appends ask for chunks themselves; this is for maintenance and before a large import.
+Errors: 22023.
+Example: SELECT es_prepare_chunks(4);';
+REVOKE ALL ON FUNCTION @extschema@.es_prepare_chunks(integer) FROM PUBLIC;
+
+CREATE VIEW @extschema@.es_chunk_list AS
+    SELECT p.relname AS of_table, c.oid::pg_catalog.regclass AS chunk,
+           pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bounds,
+           pg_catalog.pg_total_relation_size(c.oid) AS bytes
+      FROM pg_catalog.pg_inherits AS i
+      JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+      JOIN pg_catalog.pg_class AS p ON p.oid = i.inhparent
+     WHERE i.inhparent IN ('@extschema@.es_events'::pg_catalog.regclass, '@extschema@.es_outbox'::pg_catalog.regclass);
+COMMENT ON VIEW @extschema@.es_chunk_list IS
+'The chunks of events and outbox: the range of positions each holds, and its size in bytes with indexes and TOAST.
+Example: SELECT * FROM es_chunk_list;';

@@ -1,0 +1,395 @@
+/*
+ * chunk_make.c
+ *		Making chunks ahead of the positions that will need them.
+ *
+ * A chunk made inside a user's transaction would hold a lock on the parent to
+ * its end, fail under an open cursor and need ownership.  So a background
+ * worker makes it, in a transaction of its own, as the owner of the parent and
+ * with settings of its own; it is started on demand and needs no preloading.
+ *
+ * An append that passes the middle of its chunk asks for the next ones and goes
+ * on.  An append that finds no chunk waits for the worker: one backend starts
+ * it and waits for its end, the others wait for that backend.  Nobody waits
+ * with a lock that the worker needs, unless the user took one by hand; then the
+ * worker gives up after a while.  Where no worker can be had, or it could not
+ * do it, or the extension was created in this very transaction, the chunk is
+ * made here and now.
+ *
+ * Two makers exclude each other by the SHARE UPDATE EXCLUSIVE lock on the
+ * parent that ATTACH needs anyway, and look again once they have it.
+ */
+#include "chunk.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+#define AHEAD_MIN			2	/* chunks ahead at rest */
+#define AHEAD_MAX			16	/* and when they fill fast */
+#define AHEAD_SECONDS		60	/* so much time shall they last */
+#define LOCK_TIMEOUT_WAIT	"5s"	/* when somebody waits for the worker */
+#define LOCK_TIMEOUT_AHEAD	"60s"	/* when nobody does */
+
+/* What the worker is told; must fit BGW_EXTRALEN. */
+typedef struct Order
+{
+	Oid			database;
+	EsChunkKind kind;
+	EsPosition	first;			/* positions to be covered */
+	EsPosition	last;
+	int			size;
+	int			ahead;			/* chunks after last */
+	bool		awaited;
+} Order;
+
+StaticAssertDecl(sizeof(Order) <= BGW_EXTRALEN, "Order must fit into a worker's extra data");
+
+PGDLLEXPORT void EsChunkWorkerMain(Datum arg);
+
+PG_FUNCTION_INFO_V1(es_prepare_chunks);
+
+static uint32
+worker_wait_event(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = EsWaitEvent("EsChunkWorker");
+	return event;
+}
+
+/* The leaf's definition: name, bounds and what each kind of chunk has. */
+static char *
+leaf_definition(EsChunkKind kind, const char *schema, EsPosition lower, EsPosition upper)
+{
+	const char *parent = kind == ES_CHUNK_EVENTS ? "es_events" : "es_outbox";
+	char	   *parent_name = quote_qualified_identifier(schema, parent);
+	char	   *leaf = psprintf("es_chunks.%s_" UINT64_FORMAT, parent, lower);
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION)"
+					 " WITH (autovacuum_vacuum_insert_threshold = 100000,"
+					 " autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_freeze_min_age = 0);"
+					 "ALTER TABLE %s ADD PRIMARY KEY (position);",
+					 leaf, parent_name, leaf);
+	if (kind == ES_CHUNK_EVENTS)
+		appendStringInfo(&sql,
+						 "ALTER TABLE %s ADD UNIQUE (stream_id, version);"
+						 "CREATE INDEX ON %s (category_id, position);"
+						 "CREATE INDEX ON %s (event_id);"
+						 "CREATE TRIGGER es_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON %s"
+						 " FOR EACH STATEMENT EXECUTE FUNCTION %s();"
+						 "ALTER TABLE %s ENABLE ALWAYS TRIGGER es_immutable;",
+						 leaf, leaf, leaf, leaf,
+						 quote_qualified_identifier(schema, "es_refuse_change"), leaf);
+	appendStringInfo(&sql,
+					 "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (" UINT64_FORMAT ") TO (" UINT64_FORMAT ");",
+					 parent_name, leaf, lower, upper);
+	return sql.data;
+}
+
+/* Run DDL as the owner of the parent, with a search_path that nobody chose. */
+static void
+run_as_owner(Oid owner, const char *sql)
+{
+	Oid			user;
+	int			context;
+	int			nest = NewGUCNestLevel();
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	SPI_connect();
+	if (SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "could not run \"%s\"", sql);
+	SPI_finish();
+	AtEOXact_GUC(true, nest);
+	SetUserIdAndSecContext(user, context);
+}
+
+/*
+ * Make the chunk that holds a position, in the current transaction.  Its range
+ * is aligned to its size, and clamped by its neighbours where the size setting
+ * has changed since they were made.  False when it was there already.
+ */
+static bool
+make_chunk(EsChunkKind kind, EsPosition position, int size)
+{
+	Oid			parent = EsChunkParent(kind);
+	Relation	rel;
+	EsChunk		chunk;
+	EsPosition	lower = position - position % size;
+	EsPosition	upper = lower + size;
+
+	rel = table_open(parent, ShareUpdateExclusiveLock);
+	if (EsChunkFind(kind, position, &chunk))
+	{
+		table_close(rel, NoLock);
+		return false;
+	}
+	if (EsChunkFindBefore(kind, position, &chunk))
+		lower = Max(lower, chunk.upper);
+	if (EsChunkFindNext(kind, position, &chunk))
+		upper = Min(upper, chunk.lower);
+
+	if (kind == ES_CHUNK_EVENTS)
+		EsIncarnationBegin();
+	run_as_owner(rel->rd_rel->relowner,
+				 leaf_definition(kind, get_namespace_name(RelationGetNamespace(rel)), lower, upper));
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+	return true;
+}
+
+/* Visit the ranges of an order in turn; the next position to be looked at. */
+static bool
+next_missing(const Order *order, EsPosition *position, int *beyond)
+{
+	EsChunk		chunk;
+
+	while (EsChunkFind(order->kind, *position, &chunk))
+	{
+		if (chunk.upper > order->last && ++*beyond > order->ahead)
+			return false;
+		*position = chunk.upper;
+	}
+	return *position <= order->last || *beyond <= order->ahead;
+}
+
+/* Make everything that an order asks for, in the current transaction. */
+static int
+make_here(const Order *order)
+{
+	EsPosition	position = order->first;
+	int			beyond = 0;
+	int			made = 0;
+
+	while (next_missing(order, &position, &beyond))
+	{
+		if (make_chunk(order->kind, position, order->size))
+			made++;
+	}
+	return made;
+}
+
+/* The worker: one transaction a chunk, then the end. */
+void
+EsChunkWorkerMain(Datum arg)
+{
+	Order		order;
+	EsPosition	position;
+	int			beyond = 0;
+	bool		more;
+
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(order.database, InvalidOid, 0);
+	SetConfigOption("lock_timeout", order.awaited ? LOCK_TIMEOUT_WAIT : LOCK_TIMEOUT_AHEAD,
+					PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("statement_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+
+	position = order.first;
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		pgstat_report_activity(STATE_RUNNING, "es_pg: making chunks");
+
+		more = OidIsValid(get_extension_oid("es_pg", true)) &&
+			next_missing(&order, &position, &beyond);
+		if (more)
+			make_chunk(order.kind, position, order.size);
+
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	} while (more);
+	proc_exit(0);
+}
+
+/* Start a worker; false when none can be had. */
+static bool
+start_worker(const Order *order, BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = order->awaited ? MyProcPid : 0;
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, "es_pg");
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "EsChunkWorkerMain");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "es_pg chunk worker");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "es_pg chunk worker");
+	memcpy(worker.bgw_extra, order, sizeof(*order));
+	return RegisterDynamicBackgroundWorker(&worker, handle);
+}
+
+static void
+release_worker(int code, Datum arg)
+{
+	EsLog	   *log = (EsLog *) DatumGetPointer(arg);
+
+	pg_atomic_write_u32(&log->chunk_worker, 0);
+	ConditionVariableBroadcast(&log->chunk_worker_done);
+}
+
+/* Be the one that waits for the worker, or wait for the one that does. */
+static void
+await_worker(EsLog *log, const Order *order)
+{
+	uint32		nobody = 0;
+	BackgroundWorkerHandle *handle;
+
+	if (pg_atomic_compare_exchange_u32(&log->chunk_worker, &nobody, 1))
+	{
+		PG_ENSURE_ERROR_CLEANUP(release_worker, PointerGetDatum(log));
+		{
+			if (start_worker(order, &handle) &&
+				WaitForBackgroundWorkerShutdown(handle) == BGWH_POSTMASTER_DIED)
+				proc_exit(1);
+		}
+		PG_END_ENSURE_ERROR_CLEANUP(release_worker, PointerGetDatum(log));
+		release_worker(0, PointerGetDatum(log));
+		return;
+	}
+
+	ConditionVariablePrepareToSleep(&log->chunk_worker_done);
+	while (pg_atomic_read_u32(&log->chunk_worker) != 0)
+		ConditionVariableSleep(&log->chunk_worker_done, worker_wait_event());
+	ConditionVariableCancelSleep();
+}
+
+/* Was the parent created by this very transaction, unseen by any worker? */
+static bool
+parent_is_mine(EsChunkKind kind)
+{
+	Relation	rel = table_open(EsChunkParent(kind), AccessShareLock);
+	bool		mine = rel->rd_createSubid != InvalidSubTransactionId;
+
+	table_close(rel, AccessShareLock);
+	return mine;
+}
+
+/* Carry an order out and wait for it; the number of chunks made is not known. */
+static void
+carry_out(EsLog *log, Order *order)
+{
+	EsPosition	position = order->first;
+	int			beyond = 0;
+
+	for (int attempt = 0; attempt < 2; attempt++)
+	{
+		AcceptInvalidationMessages();
+		position = order->first;
+		beyond = 0;
+		if (!next_missing(order, &position, &beyond))
+			return;
+		if (parent_is_mine(order->kind))
+			break;
+		await_worker(log, order);
+	}
+	AcceptInvalidationMessages();
+	make_here(order);
+}
+
+/* Make sure that there are chunks for all positions from first to last. */
+void
+EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last)
+{
+	Order		order = {MyDatabaseId, kind, first, last, EsChunkSize(kind), 0, true};
+	EsPosition	position = first;
+	int			beyond = 0;
+
+	if (next_missing(&order, &position, &beyond))
+		carry_out(EsLogGet(), &order);
+}
+
+/* How many chunks ahead, by the time since they were last asked for. */
+static int
+chunks_ahead(EsLog *log, EsChunkKind kind)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz last = (TimestampTz) pg_atomic_exchange_u64(&log->chunk_asked_at[kind], (uint64) now);
+	int64		seconds = (now - last) / USECS_PER_SEC;
+
+	if (last == 0 || seconds >= AHEAD_SECONDS / AHEAD_MIN)
+		return AHEAD_MIN;
+	return Min(AHEAD_MAX, (int) (AHEAD_SECONDS / Max(seconds, 1)));
+}
+
+/*
+ * A position of this chunk was drawn: once somebody is past its middle, ask for
+ * the next chunks and do not wait.  The mark in shared memory sees to it that
+ * one backend asks.
+ */
+void
+EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position)
+{
+	EsLog	   *log = EsLogGet();
+	uint64		mark = pg_atomic_read_u64(&log->chunk_mark[kind]);
+	EsPosition	size = chunk->upper - chunk->lower;
+	EsPosition	middle = chunk->lower + size / 2;
+
+	if (position < mark)
+		return;
+	if (pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &mark,
+									   position < middle ? middle : chunk->upper + size / 2) &&
+		position >= middle && !parent_is_mine(kind))
+	{
+		Order		order = {MyDatabaseId, kind, position, position, EsChunkSize(kind),
+		chunks_ahead(log, kind), false};
+
+		(void) start_worker(&order, NULL);
+	}
+}
+
+/* Chunks for the next positions, on request. */
+Datum
+es_prepare_chunks(PG_FUNCTION_ARGS)
+{
+	int32		ahead = PG_ARGISNULL(0) ? AHEAD_MIN : PG_GETARG_INT32(0);
+	int			made = 0;
+
+	EsRequirePrimary();
+	PreventCommandIfReadOnly("es_prepare_chunks()");
+	if (ahead < 0 || ahead > 1000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("number of chunks ahead must be between 0 and 1000")));
+	for (int kind = 0; kind < ES_CHUNK_KINDS; kind++)
+	{
+		EsPosition	next = EsPositionLast() + 1;
+		Order		order = {MyDatabaseId, kind, next, next, EsChunkSize(kind), ahead, true};
+
+		made -= EsChunkCount(kind);
+		carry_out(EsLogGet(), &order);
+		made += EsChunkCount(kind);
+	}
+	PG_RETURN_INT32(made);
+}

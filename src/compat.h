@@ -1,0 +1,65 @@
+/*
+ * compat.h
+ *		Every difference between the supported versions of PostgreSQL, and the
+ *		only file that names PG_VERSION_NUM.
+ */
+#ifndef ES_COMPAT_H
+#define ES_COMPAT_H
+
+#include "access/genam.h"
+#include "executor/executor.h"
+#include "storage/proc.h"
+
+#if PG_VERSION_NUM < 150000
+#error "es_pg needs PostgreSQL 15 or later"
+#endif
+
+/* 16: indexes that only summarize can be left out. */
+#if PG_VERSION_NUM >= 160000
+#define EsExecInsertIndexTuples(rri, slot, estate, no_dup_err, conflict, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, no_dup_err, conflict, arbiters, false)
+#else
+#define EsExecInsertIndexTuples(rri, slot, estate, no_dup_err, conflict, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, no_dup_err, conflict, arbiters)
+#endif
+
+/* 18: the row to leave out of the check is an argument. */
+#if PG_VERSION_NUM >= 180000
+#define EsExecCheckIndexConstraints(rri, slot, estate, tid, arbiters) \
+	ExecCheckIndexConstraints(rri, slot, estate, tid, NULL, arbiters)
+#else
+#define EsExecCheckIndexConstraints(rri, slot, estate, tid, arbiters) \
+	ExecCheckIndexConstraints(rri, slot, estate, tid, arbiters)
+#endif
+
+/* 18: scans can be instrumented. */
+#if PG_VERSION_NUM >= 180000
+#define es_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define es_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* A backend's number, from 0 to below MaxBackends, for as long as it lives. */
+#if PG_VERSION_NUM >= 170000
+#define EsProcNumber()		MyProcNumber
+#else
+#define EsProcNumber()		(MyProc->pgprocno)
+#endif
+
+/* 17: shared memory by name, without preloading and of any size. */
+#if PG_VERSION_NUM >= 170000
+#include "storage/dsm_registry.h"
+#define ES_HAVE_NAMED_DSM	1
+#endif
+
+/* 17: an extension names its own wait events. */
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 170000
+#define EsWaitEvent(name)	WaitEventExtensionNew(name)
+#else
+#define EsWaitEvent(name)	PG_WAIT_EXTENSION
+#endif
+
+#endif							/* ES_COMPAT_H */

@@ -1,0 +1,22 @@
+/*
+ * es_pg.c
+ *		Module magic and start-up.  Each capability owns its settings and
+ *		callbacks; this file only calls them.
+ */
+#include "es_pg.h"
+
+#include "utils/guc.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	EsCatalogInit();
+	EsHorizonInit();
+	EsChunkInit();
+	EsStreamInit();
+	MarkGUCPrefixReserved("es_pg");
+}

@@ -1,0 +1,443 @@
+/*
+ * horizon.c
+ *		Positions in one order, and the horizon below which nothing will ever
+ *		appear any more.
+ *
+ * The trouble: positions are drawn in one order and become visible in another,
+ * so a reader that remembers the last position it saw skips the event of a
+ * slower transaction.  Here every writer registers a lower bound of its
+ * positions before it draws, and a reader stops below the lowest bound.
+ *
+ *		A writer	(a) publishes the counter's present value + 1 as its bound,
+ *					(b) full barrier, (c) draws, (d) raises the bound to what it
+ *					drew.  At COMMIT and ABORT, both of which PostgreSQL calls
+ *					after the effects are visible or gone, it clears the bound.
+ *		A reader	(a) reads the counter, (b) full barrier, (c) scans the bounds;
+ *					horizon = min(counter, lowest bound - 1); then, and not
+ *					before, it takes its snapshot.
+ *
+ * Whatever was drawn before the reader's (a) had its bound published before
+ * that, so the scan meets the bound, or finds it cleared and the snapshot sees
+ * the event.  There is no lock in it: nobody waits for a slow writer, and
+ * nobody's DDL can deadlock with it.
+ *
+ * The counter is not a sequence: nextval would change the user's lastval() and
+ * is a contended buffer.  A sequence holds the durable bound of the counter: a
+ * block is reserved by moving the sequence ahead and flushing that WAL, before
+ * any position of the block is drawn; after a crash the counter goes on from
+ * the sequence.  So no position that anyone saw is ever drawn again.
+ *
+ * Whoever needs a new block first locks the sequence as setval would, and only
+ * then competes to be the one who reserves: so a writer never holds the latter
+ * while it waits for somebody's ALTER SEQUENCE, which could wait for it in turn
+ * where no deadlock detector looks.
+ *
+ * An event of an asynchronous commit is visible before it is durable.  The
+ * writer leaves the end of its commit record in shared memory before it clears
+ * its bound, and EsHorizonRead flushes up to there: what is handed to a
+ * consumer cannot be taken back by a crash of this server.
+ */
+#include "horizon.h"
+
+#include "access/genam.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_control.h"
+#include "commands/sequence.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+#define RESERVE_BLOCK	32768	/* positions reserved ahead by one flush */
+#define POSITION_MAX	PG_INT64_MAX
+
+PG_FUNCTION_INFO_V1(es_horizon);
+PG_FUNCTION_INFO_V1(es_last_position);
+PG_FUNCTION_INFO_V1(es_incarnation);
+PG_FUNCTION_INFO_V1(es_writers);
+
+/* The log that this transaction has drawn from, and this backend's entry. */
+static EsLog *writing = NULL;
+static EsWriter *my_entry = NULL;
+
+/* Wait event, looked up at its first use. */
+static uint32
+reserve_wait_event(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = EsWaitEvent("EsPositionReserve");
+	return event;
+}
+
+void
+EsRequirePrimary(void)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the horizon of the event log is not known on a standby"),
+				 errhint("Read the log on the primary; es_read_stream works here too.")));
+}
+
+/* Enter this transaction into the registry: steps (a) and (b). */
+static void
+register_writer(EsLog *log)
+{
+	if (writing == log)
+		return;
+	if (writing != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot write to a new installation of es_pg in a transaction that wrote to the old one"),
+				 errhint("Commit first.")));
+
+	my_entry = EsWriterAt(EsProcNumber());
+	writing = log;
+	pg_atomic_write_u32(&my_entry->log, EsLogNumber(log));
+	pg_write_barrier();
+	pg_atomic_write_u64(&my_entry->bound, pg_atomic_read_u64(&log->drawn) + 1);
+	pg_memory_barrier();
+}
+
+/* Set the sequence as its owner, and make that durable. */
+static void
+move_sequence(Oid sequence, EsPosition bound)
+{
+	Relation	rel = relation_open(sequence, NoLock);
+	Oid			owner = rel->rd_rel->relowner;
+	Oid			user;
+	int			context;
+
+	relation_close(rel, NoLock);
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
+	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum((int64) bound));
+	SetUserIdAndSecContext(user, context);
+	XLogFlush(XactLastRecEnd);
+}
+
+/*
+ * Reserve a block that has room for n more positions.  A sequence that is ahead
+ * of shared memory was set by a restore: the counter goes on from there.
+ */
+static void
+reserve_block(EsLog *log, uint32 n)
+{
+	EsPosition	stored = EsBoundRead(log->sequence);
+	EsPosition	bound = pg_atomic_read_u64(&log->reserved);
+
+	if (stored > bound)
+	{
+		EsPosition	drawn = pg_atomic_read_u64(&log->drawn);
+
+		while (drawn < stored && !pg_atomic_compare_exchange_u64(&log->drawn, &drawn, stored))
+			;
+		bound = stored;
+	}
+	bound += Min((EsPosition) n + RESERVE_BLOCK, POSITION_MAX - bound);
+	move_sequence(log->sequence, bound);
+	pg_atomic_write_u64(&log->reserved, bound);
+}
+
+/* Is there no room for n more positions? */
+static bool
+exhausted(EsLog *log, uint32 n)
+{
+	return pg_atomic_read_u64(&log->drawn) + n > pg_atomic_read_u64(&log->reserved);
+}
+
+/* Let the next one reserve; also on error and at exit. */
+static void
+stop_reserving(int code, Datum arg)
+{
+	EsLog	   *log = (EsLog *) DatumGetPointer(arg);
+
+	pg_atomic_write_u32(&log->reserving, 0);
+	ConditionVariableBroadcast(&log->reserved_moved);
+}
+
+/* Wait until the bound has moved, or move it. */
+static void
+reserve(EsLog *log, uint32 n)
+{
+	uint32		nobody = 0;
+
+	LockRelationOid(log->sequence, RowExclusiveLock);
+
+	if (pg_atomic_compare_exchange_u32(&log->reserving, &nobody, 1))
+	{
+		PG_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
+		{
+			if (exhausted(log, n))
+				reserve_block(log, n);
+		}
+		PG_END_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
+		stop_reserving(0, PointerGetDatum(log));
+		return;
+	}
+
+	ConditionVariablePrepareToSleep(&log->reserved_moved);
+	while (pg_atomic_read_u32(&log->reserving) != 0)
+		ConditionVariableSleep(&log->reserved_moved, reserve_wait_event());
+	ConditionVariableCancelSleep();
+}
+
+/*
+ * Draw n consecutive positions and return the first.  The transaction is in
+ * the registry from here to its end.
+ */
+EsPosition
+EsPositionsDraw(uint32 n)
+{
+	EsLog	   *log = EsLogGet();
+	bool		first = writing == NULL;
+	EsPosition	drawn;
+
+	register_writer(log);
+	drawn = pg_atomic_read_u64(&log->drawn);
+	do
+	{
+		if (n > POSITION_MAX - drawn)
+			ereport(ERROR,
+					(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+					 errmsg("the event log has no positions left")));
+		while (drawn + n > pg_atomic_read_u64(&log->reserved))
+		{
+			reserve(log, n);
+			drawn = pg_atomic_read_u64(&log->drawn);
+		}
+	} while (!pg_atomic_compare_exchange_u64(&log->drawn, &drawn, drawn + n));
+
+	if (first)
+		pg_atomic_write_u64(&my_entry->bound, drawn + 1);
+	return drawn + 1;
+}
+
+/* The last position drawn by anyone. */
+EsPosition
+EsPositionLast(void)
+{
+	return pg_atomic_read_u64(&EsLogGet()->drawn);
+}
+
+/* Has this transaction drawn positions? */
+bool
+EsHorizonWriting(void)
+{
+	return writing != NULL;
+}
+
+/*
+ * The horizon.  The caller takes its snapshot after this, never before: the
+ * other order loses events.
+ */
+EsPosition
+EsHorizonRead(EsLog *log)
+{
+	uint32		number = EsLogNumber(log);
+	uint32		n = EsWriterCount();
+	EsPosition	horizon = pg_atomic_read_u64(&log->drawn);
+	XLogRecPtr	unflushed;
+
+	pg_memory_barrier();
+	for (uint32 i = 0; i < n; i++)
+	{
+		EsWriter   *writer = EsWriterAt(i);
+		EsPosition	bound = pg_atomic_read_u64(&writer->bound);
+
+		if (bound == 0 || bound > horizon)
+			continue;
+		pg_read_barrier();
+		if (pg_atomic_read_u32(&writer->log) == number)
+			horizon = bound - 1;
+	}
+
+	pg_read_barrier();
+	unflushed = pg_atomic_read_u64(&log->unflushed);
+	if (unflushed != InvalidXLogRecPtr)
+		XLogFlush(unflushed);
+	return horizon;
+}
+
+/* Tell readers how far WAL must be flushed before they hand this commit out. */
+static void
+note_asynchronous_commit(EsLog *log)
+{
+	uint64		noted = pg_atomic_read_u64(&log->unflushed);
+
+	while (noted < XactLastCommitEnd &&
+		   !pg_atomic_compare_exchange_u64(&log->unflushed, &noted, XactLastCommitEnd))
+		;
+}
+
+/* Leave the registry, and wake who waits for that. */
+static void
+end_writing(bool committed)
+{
+	EsLog	   *log = writing;
+
+	if (committed && synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		note_asynchronous_commit(log);
+	pg_memory_barrier();
+	pg_atomic_write_u64(&my_entry->bound, 0);
+	writing = NULL;
+	EsWakeAfterEnd(log, committed);
+}
+
+static void
+at_transaction_event(XactEvent event, void *arg)
+{
+	if (writing == NULL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			EsWakeBeforeCommit(writing);
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has written to the event log"),
+					 errdetail("A prepared transaction could hold all ordered readers back, for ever and unseen.")));
+			break;
+		case XACT_EVENT_COMMIT:
+			end_writing(true);
+			break;
+		case XACT_EVENT_ABORT:
+			end_writing(false);
+			break;
+		default:
+			break;
+	}
+}
+
+void
+EsHorizonInit(void)
+{
+	EsShmemInit();
+	RegisterXactCallback(at_transaction_event, NULL);
+}
+
+/* The newest row of es_incarnations in a slot of the caller's. */
+static bool
+newest_incarnation(Relation rel, TupleTableSlot *slot)
+{
+	Relation	index = index_open(EsCatalogGet()->incarnations_pkey, AccessShareLock);
+	bool		found = EsIndexProbe(rel, index, SnapshotSelf, NULL, 0, BackwardScanDirection, slot);
+
+	index_close(index, AccessShareLock);
+	return found;
+}
+
+/* The current incarnation, in the caller's memory. */
+Datum
+EsIncarnationGet(bool *isnull)
+{
+	Relation	rel = table_open(EsCatalogGet()->incarnations, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	Datum		result = (Datum) 0;
+
+	*isnull = !newest_incarnation(rel, slot);
+	if (!*isnull)
+	{
+		pg_uuid_t  *copy = palloc(sizeof(pg_uuid_t));
+
+		*copy = *DatumGetUUIDP(slot_getattr(slot, 2, isnull));
+		result = UUIDPGetDatum(copy);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* Begin the first incarnation, if there is none.  The caller excludes others. */
+void
+EsIncarnationBegin(void)
+{
+	Oid			table = EsCatalogGet()->incarnations;
+	Relation	rel = table_open(table, RowExclusiveLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		found = newest_incarnation(rel, slot);
+
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	if (!found)
+	{
+		Datum		values[7];
+		bool		nulls[7] = {false};
+
+		values[0] = Int32GetDatum(1);
+		values[1] = DirectFunctionCall1(gen_random_uuid, (Datum) 0);
+		values[2] = Int64GetDatum((int64) GetSystemIdentifier());
+		values[3] = Int32GetDatum(GetWALInsertionTimeLine());
+		values[4] = ObjectIdGetDatum(MyDatabaseId);
+		values[5] = Int64GetDatum(0);
+		values[6] = TimestampTzGetDatum(GetCurrentTimestamp());
+		EsInsertRow(table, lengthof(values), values, nulls);
+	}
+}
+
+Datum
+es_horizon(PG_FUNCTION_ARGS)
+{
+	EsRequirePrimary();
+	PG_RETURN_INT64((int64) EsHorizonRead(EsLogGet()));
+}
+
+Datum
+es_last_position(PG_FUNCTION_ARGS)
+{
+	EsRequirePrimary();
+	PG_RETURN_INT64((int64) EsPositionLast());
+}
+
+Datum
+es_incarnation(PG_FUNCTION_ARGS)
+{
+	bool		isnull;
+	Datum		incarnation = EsIncarnationGet(&isnull);
+
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(incarnation);
+}
+
+Datum
+es_writers(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	uint32		number;
+
+	EsRequirePrimary();
+	number = EsLogNumber(EsLogGet());
+	InitMaterializedSRF(fcinfo, 0);
+	for (uint32 i = 0; i < EsWriterCount(); i++)
+	{
+		EsWriter   *writer = EsWriterAt(i);
+		EsPosition	bound = pg_atomic_read_u64(&writer->bound);
+		Datum		values[2];
+		bool		nulls[2] = {false};
+
+		if (bound == 0 || pg_atomic_read_u32(&writer->log) != number)
+			continue;
+		values[0] = Int32GetDatum(ProcGlobal->allProcs[i].pid);
+		values[1] = Int64GetDatum((int64) bound);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,79 @@
+/*
+ * horizon.h
+ *		Positions, the horizon and the wake-up of readers: what the other
+ *		capabilities may ask of them.
+ */
+#ifndef ES_HORIZON_H
+#define ES_HORIZON_H
+
+#include "es_pg.h"
+
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+
+/* The partitioned tables that positions lead into. */
+typedef enum EsChunkKind
+{
+	ES_CHUNK_EVENTS,
+	ES_CHUNK_OUTBOX
+} EsChunkKind;
+
+#define ES_CHUNK_KINDS	2
+
+/*
+ * The shared state of one log: of one sequence in one database.  Lives in
+ * shared memory; database and sequence are written under EsShared's lock.
+ */
+typedef struct EsLog
+{
+	Oid			database;
+	Oid			sequence;
+
+	/* Written by every append, so on a cache line of its own. */
+	pg_atomic_uint64 drawn pg_attribute_aligned(PG_CACHE_LINE_SIZE);	/* last position drawn */
+
+	pg_atomic_uint64 reserved pg_attribute_aligned(PG_CACHE_LINE_SIZE); /* durable bound of drawn */
+	pg_atomic_uint64 unflushed; /* end of the last asynchronous commit, an LSN */
+	pg_atomic_uint64 chunk_mark[ES_CHUNK_KINDS];	/* at this position ask for chunks */
+	pg_atomic_uint64 chunk_asked_at[ES_CHUNK_KINDS];	/* when that was last done, a TimestampTz */
+	pg_atomic_uint32 armed;		/* 1: the next commit shall notify */
+	pg_atomic_uint32 reserving; /* 1: a backend is moving reserved ahead */
+	pg_atomic_uint32 chunk_worker;	/* 1: a backend waits for the chunk worker */
+	ConditionVariable moved;	/* the horizon may have risen */
+	ConditionVariable reserved_moved;
+	ConditionVariable chunk_worker_done;
+} EsLog;
+
+/* The one state of a backend that others read. */
+typedef struct EsWriter
+{
+	pg_atomic_uint64 bound;		/* no position of this transaction is lower; 0: none */
+	pg_atomic_uint32 log;		/* index into EsShared's logs, from 1 */
+	uint32		unused;
+} EsWriter;
+
+/* horizon_shmem.c */
+extern void EsShmemInit(void);
+extern EsLog *EsLogGet(void);
+extern EsPosition EsBoundRead(Oid sequence);
+extern uint32 EsLogNumber(const EsLog *log);
+extern uint32 EsWriterCount(void);
+extern EsWriter *EsWriterAt(uint32 i);
+
+/* horizon.c */
+extern void EsRequirePrimary(void);
+extern EsPosition EsPositionsDraw(uint32 n);
+extern EsPosition EsPositionLast(void);
+extern EsPosition EsHorizonRead(EsLog *log);
+extern bool EsHorizonWriting(void);
+extern Datum EsIncarnationGet(bool *isnull);
+extern void EsIncarnationBegin(void);
+
+/* horizon_wake.c */
+extern void EsWakeBeforeCommit(EsLog *log);
+extern void EsWakeAfterEnd(EsLog *log, bool committed);
+extern void EsWakeArm(EsLog *log);
+extern bool EsWakeWait(EsLog *log, EsPosition seen, TimestampTz until);
+
+#endif							/* ES_HORIZON_H */

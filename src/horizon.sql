@@ -1,0 +1,67 @@
+-- horizon.sql: positions, the horizon, and which life of the log this is.
+
+CREATE SCHEMA es_chunks;
+COMMENT ON SCHEMA es_chunks IS 'es_pg: the partitions of events and outbox, made at run time.';
+
+-- The durable upper bound of the positions: no position above last_value was
+-- ever handed out. The counter itself is in shared memory.
+CREATE SEQUENCE @extschema@.es_position_bound AS bigint MINVALUE 0 START 0;
+COMMENT ON SEQUENCE @extschema@.es_position_bound IS
+'es_pg: the highest position reserved so far; the counter in shared memory never passes it. Never set it by hand.';
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.es_position_bound', '');
+
+CREATE TABLE @extschema@.es_incarnations (
+    ordinal            integer PRIMARY KEY,
+    incarnation        uuid NOT NULL,
+    system_identifier  bigint NOT NULL,
+    timeline           integer NOT NULL,
+    database_oid       oid NOT NULL,
+    after_position     bigint NOT NULL,
+    began_at           timestamptz NOT NULL
+);
+COMMENT ON TABLE @extschema@.es_incarnations IS
+'es_pg: the lives of this log, the newest with the highest ordinal, and the server each began on. A position is unique within one incarnation.';
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.es_incarnations', '');
+
+CREATE FUNCTION @extschema@.es_horizon() RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_horizon() IS
+'The highest position at or below which everything that will ever commit has committed and is visible to a snapshot taken after this call. 0 in an empty log.
+Errors: 55000 on a standby.
+Example: SELECT es_horizon();';
+
+CREATE FUNCTION @extschema@.es_last_position() RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_last_position() IS
+'The highest position drawn so far, committed or not. While it is above es_horizon(), writers are in flight.
+Errors: 55000 on a standby.
+Example: SELECT es_last_position() - es_horizon() AS behind;';
+
+CREATE FUNCTION @extschema@.es_incarnation() RETURNS uuid
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_incarnation() IS
+'Which life of this log positions belong to now; NULL before the first write. Store it beside every position that is kept outside this database.
+Example: SELECT es_incarnation();';
+
+CREATE FUNCTION @extschema@.es_writers(OUT pid integer, OUT "position" bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_writers() IS
+'The open transactions of this database that have drawn positions, with a lower bound of each. es_in_flight() says more.';
+
+CREATE FUNCTION @extschema@.es_in_flight(
+    OUT pid integer, OUT "position" bigint, OUT behind bigint, OUT age interval,
+    OUT usename name, OUT application_name text, OUT state text, OUT query text)
+RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT w.pid, w."position", @extschema@.es_last_position() - w."position" + 1,
+           pg_catalog.clock_timestamp() - a.xact_start, a.usename, a.application_name, a.state, a.query
+      FROM @extschema@.es_writers() AS w
+      LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = w.pid
+     ORDER BY w."position";
+END;
+COMMENT ON FUNCTION @extschema@.es_in_flight() IS
+'Who holds the horizon back, worst first: the open transactions that have drawn positions. position: the lowest it may have drawn; behind: how many positions ordered reads wait behind it; age: of its transaction. Query and state follow the rules of pg_stat_activity.
+Example: SELECT pid, behind, age, query FROM es_in_flight() LIMIT 1;';
+
+REVOKE ALL ON FUNCTION @extschema@.es_horizon(), @extschema@.es_last_position(), @extschema@.es_incarnation(),
+    @extschema@.es_writers(), @extschema@.es_in_flight() FROM PUBLIC;

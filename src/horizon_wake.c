@@ -1,0 +1,103 @@
+/*
+ * horizon_wake.c
+ *		Waking readers without NOTIFY's lock in every commit.
+ *
+ * NOTIFY takes one cluster-wide lock at commit.  So a reader that found nothing
+ * ARMS a flag of its log; the next writer that sees the flag before its commit
+ * takes it and issues the one NOTIFY.  Under load nobody is ever notified; at
+ * rest the first commit wakes the reader.
+ *
+ * No wake-up is lost: the reader looks once more after arming.  A writer that
+ * had looked at the flag before that has published its bound before it looked,
+ * so the reader finds it in flight, and polls until it is not, or finds it gone
+ * and its event visible.
+ *
+ * Backends that wait inside es_fetch sleep on a condition variable, which every
+ * end of a writing transaction broadcasts after leaving the registry: an abort
+ * raises the horizon too.
+ */
+#include "horizon.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "miscadmin.h"
+#include "storage/proclist.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+
+#define NOTIFY_CHANNEL		"es_pg"
+#define QUEUE_USAGE_MAX		0.5 /* beyond it a NOTIFY could fail the user's commit */
+#define LOOK_AGAIN_MS		1000	/* a sleeper looks after so long at most */
+
+/* This transaction has taken the flag. */
+static bool took_flag = false;
+
+static uint32
+wait_event(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = EsWaitEvent("EsHorizonWait");
+	return event;
+}
+
+/* Take the flag if it is armed, and notify with this commit. */
+void
+EsWakeBeforeCommit(EsLog *log)
+{
+	uint32		armed = 1;
+
+	if (pg_atomic_read_u32(&log->armed) == 0 ||
+		!pg_atomic_compare_exchange_u32(&log->armed, &armed, 0))
+		return;
+	took_flag = true;
+	if (DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) <= QUEUE_USAGE_MAX)
+		Async_Notify(NOTIFY_CHANNEL, NULL);
+}
+
+/* After the entry was cleared: put back a flag that an abort took, wake sleepers. */
+void
+EsWakeAfterEnd(EsLog *log, bool committed)
+{
+	if (took_flag && !committed)
+		pg_atomic_write_u32(&log->armed, 1);
+	took_flag = false;
+
+	pg_memory_barrier();
+	if (!proclist_is_empty(&log->moved.wakeup))
+		ConditionVariableBroadcast(&log->moved);
+}
+
+/* Ask the next commit for a notification.  Look once more after this. */
+void
+EsWakeArm(EsLog *log)
+{
+	pg_atomic_exchange_u32(&log->armed, 1);
+}
+
+/*
+ * Sleep until the horizon is above "seen", at the latest until "until".  True
+ * when it is.
+ */
+bool
+EsWakeWait(EsLog *log, EsPosition seen, TimestampTz until)
+{
+	bool		moved = false;
+
+	ConditionVariablePrepareToSleep(&log->moved);
+	for (;;)
+	{
+		long		left;
+
+		moved = EsHorizonRead(log) > seen;
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		if (moved || left <= 0)
+			break;
+		ConditionVariableTimedSleep(&log->moved, Min(left, LOOK_AGAIN_MS), wait_event());
+	}
+	ConditionVariableCancelSleep();
+	return moved;
+}

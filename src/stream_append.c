@@ -1,0 +1,440 @@
+/*
+ * stream_append.c
+ *		Appending events to a stream, past the executor.
+ *
+ * The order of things, which is what makes an append right: lock the stream;
+ * find its head with a snapshot that sees what committed meanwhile; check the
+ * expected version; draw positions; write.  Positions are drawn under the lock,
+ * so versions and positions of a stream rise together.
+ *
+ * A retry is recognized by its event ids: the same ids at the same place give
+ * the first answer and nothing is written.  The same id with other content, or
+ * only some of the ids, is an error.
+ */
+#include "stream.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+#define WRITE_SLOTS		1000	/* events written at once */
+
+/* A comparison of events in the stream with those of a batch. */
+typedef struct Comparison
+{
+	const EsBatch *batch;
+	uint32		seen;			/* events compared */
+	uint32		same_id;		/* of these, how many have the batch's id */
+	bool		same_content;	/* all that have its id also have its content */
+	EsPosition	position;		/* of the last event compared */
+} Comparison;
+
+/* The value of one event's column. */
+static Datum
+batch_value(const EsBatch *batch, uint32 i, AttrNumber column, bool *isnull)
+{
+	const EsColumn *c = &batch->columns[column];
+	uint32		j = c->constant ? 0 : i;
+
+	*isnull = c->values == NULL || (c->nulls != NULL && c->nulls[j]);
+	return *isnull ? (Datum) 0 : c->values[j];
+}
+
+static const pg_uuid_t *
+batch_id(const EsBatch *batch, uint32 i)
+{
+	return DatumGetUUIDP(batch->columns[Anum_es_events_event_id].values[i]);
+}
+
+static bool
+has_ids(const EsBatch *batch)
+{
+	return batch->columns[Anum_es_events_event_id].values != NULL;
+}
+
+/* Is a column of the event in the slot what the batch says? */
+static bool
+same_value(TupleTableSlot *slot, const EsBatch *batch, uint32 i, AttrNumber column, PGFunction equal)
+{
+	bool		there_null;
+	bool		here_null;
+	Datum		there = slot_getattr(slot, column, &there_null);
+	Datum		here = batch_value(batch, i, column, &here_null);
+
+	if (there_null || here_null)
+		return there_null && here_null;
+	return DatumGetBool(DirectFunctionCall2Coll(equal, C_COLLATION_OID, there, here));
+}
+
+static bool
+compare_event(TupleTableSlot *slot, void *arg)
+{
+	Comparison *comparison = arg;
+	const EsBatch *batch = comparison->batch;
+	uint32		i = comparison->seen++;
+	bool		isnull;
+	pg_uuid_t  *id = DatumGetUUIDP(slot_getattr(slot, Anum_es_events_event_id, &isnull));
+
+	comparison->position = (EsPosition)
+		DatumGetInt64(slot_getattr(slot, Anum_es_events_position, &isnull));
+	if (memcmp(id, batch_id(batch, i), UUID_LEN) == 0)
+	{
+		comparison->same_id++;
+		comparison->same_content &=
+			same_value(slot, batch, i, Anum_es_events_type, texteq) &&
+			same_value(slot, batch, i, Anum_es_events_data, jsonb_eq) &&
+			same_value(slot, batch, i, Anum_es_events_metadata, jsonb_eq) &&
+			same_value(slot, batch, i, Anum_es_events_schema_version, texteq);
+	}
+	return true;
+}
+
+/* The version of an event of this stream in one chunk, by its id; -1: not there. */
+static int64
+find_id_in_chunk(const EsStream *stream, EsPosition position, const pg_uuid_t *id)
+{
+	static const AttrNumber columns[] = {Anum_es_events_event_id};
+	EsChunk		chunk;
+	Relation	leaf;
+	Relation	index;
+	TupleTableSlot *slot;
+	IndexScanDesc scan;
+	ScanKeyData key;
+	int64		version = -1;
+
+	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &chunk) ||
+		(leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, AccessShareLock)) == NULL)
+		return -1;
+	index = EsLeafIndexOpen(leaf, columns, lengthof(columns));
+	slot = table_slot_create(leaf, NULL);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	scan = es_index_beginscan(leaf, index, SnapshotSelf, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (version < 0 && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		if (DatumGetInt64(slot_getattr(slot, Anum_es_events_stream_id, &isnull)) == stream->stream_id)
+			version = DatumGetInt64(slot_getattr(slot, Anum_es_events_version, &isnull));
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(leaf, NoLock);
+	return version;
+}
+
+/* The same in the stream's newest two chunks. */
+static int64
+find_id(const EsStream *stream, EsHead head, const pg_uuid_t *id)
+{
+	EsPosition	previous = stream->first_chunk;
+	int64		version = find_id_in_chunk(stream, head.chunk, id);
+
+	if (version >= 0 || head.chunk == stream->first_chunk)
+		return version;
+	(void) EsStreamChunkNewest(stream, SnapshotSelf, head.chunk, &previous);
+	return find_id_in_chunk(stream, previous, id);
+}
+
+static void
+idempotency_conflict(const EsBatch *batch, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_ES_IDEMPOTENCY_CONFLICT),
+			 errmsg("event ids were already used in stream \"%s\"", text_to_cstring(batch->stream)),
+			 errdetail("%s", detail),
+			 errhint("A retry gives the same events with the same ids; new events need new ids.")));
+}
+
+static void
+version_conflict(const EsBatch *batch, int64 actual)
+{
+	char		expected[32];
+
+	if (batch->expected == ES_NO_STREAM)
+		strlcpy(expected, "no stream", sizeof(expected));
+	else if (batch->expected == ES_STREAM_EXISTS)
+		strlcpy(expected, "an existing stream", sizeof(expected));
+	else
+		snprintf(expected, sizeof(expected), "version " INT64_FORMAT, batch->expected);
+	ereport(ERROR,
+			(errcode(ERRCODE_ES_WRONG_EXPECTED_VERSION),
+			 errmsg("wrong expected version for stream \"%s\"", text_to_cstring(batch->stream)),
+			 errdetail("Expected %s, but the stream is at version " INT64_FORMAT ".", expected, actual),
+			 errhint("Read the stream again and decide anew.")));
+}
+
+/*
+ * Compare the batch with what the stream holds from a version on.  True when
+ * all of it is there; false when nothing of it is; else an error.
+ */
+static bool
+compare_from(const EsBatch *batch, const EsStream *stream, int64 from, EsPosition *position)
+{
+	Comparison	comparison = {batch, 0, 0, true, 0};
+
+	EsStreamScan(stream, from, from + batch->n - 1, false, SnapshotSelf, compare_event, &comparison);
+	if (comparison.same_id == 0)
+		return false;
+	if (comparison.same_id < batch->n)
+		idempotency_conflict(batch, "Only some of the events are in the stream at this place.");
+	if (!comparison.same_content)
+		idempotency_conflict(batch, "An event with the same id has other content.");
+	*position = comparison.position;
+	return true;
+}
+
+/*
+ * Is this a retry?  Then find the first answer.  An append that expects a
+ * version below the head is one if its events stand right after that version;
+ * any other if its first event is found by id in the newest two chunks.
+ */
+static bool
+is_retry(const EsBatch *batch, const EsStream *stream, EsHead head,
+		 int64 *version, EsPosition *position)
+{
+	bool		exact = batch->expected >= ES_NO_STREAM;
+	int64		from;
+
+	if (!has_ids(batch) || head.version < 0)
+		return false;
+	if (exact && batch->expected < head.version)
+		from = batch->expected + 1;
+	else
+	{
+		from = find_id(stream, head, batch_id(batch, 0));
+		for (uint32 i = 1; from < 0 && i < batch->n; i++)
+		{
+			if (find_id(stream, head, batch_id(batch, i)) >= 0)
+				idempotency_conflict(batch, "Only some of the events are in the stream.");
+		}
+		if (from < 0)
+			return false;
+		if (exact)
+			idempotency_conflict(batch, "The first event is in the stream at another version than the expected one would give.");
+	}
+	if (!compare_from(batch, stream, from, position))
+		return false;
+	*version = from + batch->n - 1;
+	return true;
+}
+
+static bool
+version_matches(const EsBatch *batch, int64 actual)
+{
+	switch (batch->expected)
+	{
+		case ES_ANY:
+			return true;
+		case ES_STREAM_EXISTS:
+			return actual >= 0;
+		default:
+			return batch->expected == actual;
+	}
+}
+
+/* Fill a slot with one event. */
+static void
+fill_slot(TupleTableSlot *slot, const EsBatch *batch, uint32 i, const EsStream *stream,
+		  EsPosition position, int64 version, TimestampTz now, pg_uuid_t *id)
+{
+	Datum	   *values = slot->tts_values - 1;
+	bool	   *nulls = slot->tts_isnull - 1;
+
+	ExecClearTuple(slot);
+	for (AttrNumber column = Anum_es_events_type; column <= Natts_es_events; column++)
+		values[column] = batch_value(batch, i, column, &nulls[column]);
+	memset(slot->tts_isnull, false, Anum_es_events_event_id * sizeof(bool));
+	if (has_ids(batch))
+		*id = *batch_id(batch, i);
+	else
+		EsUuidNext(id);
+	values[Anum_es_events_position] = Int64GetDatum((int64) position);
+	values[Anum_es_events_stream_id] = Int64GetDatum(stream->stream_id);
+	values[Anum_es_events_version] = Int64GetDatum(version);
+	values[Anum_es_events_recorded_at] = TimestampTzGetDatum(now);
+	values[Anum_es_events_category_id] = Int32GetDatum(stream->category_id);
+	values[Anum_es_events_event_id] = UUIDPGetDatum(id);
+	ExecStoreVirtualTuple(slot);
+}
+
+/* A run of events that go into one chunk. */
+typedef struct Run
+{
+	uint32		first;			/* in the batch */
+	uint32		n;
+	EsPosition	position;		/* of the first */
+	int64		version;		/* of the first */
+} Run;
+
+/* Write a run slot-array by slot-array; the last event's id goes to *id. */
+static void
+write_many(EsTarget *target, const EsBatch *batch, const EsStream *stream, const Run *run,
+		   TimestampTz now, pg_uuid_t *id)
+{
+	uint32		nslots = Min(run->n, WRITE_SLOTS);
+	TupleTableSlot **slots = palloc(nslots * sizeof(TupleTableSlot *));
+	pg_uuid_t  *ids = palloc(nslots * sizeof(pg_uuid_t));
+	BulkInsertState bulk = GetBulkInsertState();
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "es_append", ALLOCSET_DEFAULT_SIZES);
+	uint32		done = 0;
+
+	for (uint32 i = 0; i < nslots; i++)
+		slots[i] = table_slot_create(target->rel, NULL);
+
+	while (done < run->n)
+	{
+		uint32		n = Min(nslots, run->n - done);
+		MemoryContext old = MemoryContextSwitchTo(work);
+
+		CHECK_FOR_INTERRUPTS();
+		for (uint32 i = 0; i < n; i++)
+			fill_slot(slots[i], batch, run->first + done + i, stream,
+					  run->position + done + i, run->version + done + i, now, &ids[i]);
+		table_multi_insert(target->rel, slots, n, GetCurrentCommandId(true), 0, bulk);
+		for (uint32 i = 0; i < n; i++)
+			EsExecInsertIndexTuples(target->rri, slots[i], target->estate, false, NULL, NIL);
+		*id = ids[n - 1];
+		done += n;
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(work);
+		ResetPerTupleExprContext(target->estate);
+	}
+
+	for (uint32 i = 0; i < nslots; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	FreeBulkInsertState(bulk);
+	MemoryContextDelete(work);
+	pfree(slots);
+	pfree(ids);
+}
+
+static void
+write_one(EsTarget *target, const EsBatch *batch, const EsStream *stream, const Run *run,
+		  TimestampTz now, pg_uuid_t *id)
+{
+	TupleTableSlot *slot = table_slot_create(target->rel, NULL);
+
+	fill_slot(slot, batch, run->first, stream, run->position, run->version, now, id);
+	EsTargetInsert(target, slot);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Write a batch, chunk by chunk. */
+static void
+write_events(const EsBatch *batch, const EsStream *stream, EsHead head,
+			 EsPosition first, pg_uuid_t *id)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	EsPosition	chunk_of_head = head.chunk;
+	Run			run = {0, 0, first, head.version + 1};
+
+	EsChunkEnsure(ES_CHUNK_EVENTS, first, first + batch->n - 1);
+	while (run.first < batch->n)
+	{
+		EsChunk		chunk;
+		Relation	leaf = NULL;
+		EsTarget	target;
+
+		if (EsChunkFind(ES_CHUNK_EVENTS, run.position, &chunk))
+			leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, RowExclusiveLock);
+		if (leaf == NULL)
+			elog(ERROR, "no chunk for position " UINT64_FORMAT, run.position);
+		if (RelationGetNumberOfAttributes(leaf) != Natts_es_events)
+			elog(ERROR, "\"%s\" does not have the columns of es_events", RelationGetRelationName(leaf));
+
+		run.n = Min(batch->n - run.first, chunk.upper - run.position);
+		EsTargetOpen(&target, leaf, false);
+		if (run.n == 1)
+			write_one(&target, batch, stream, &run, now, id);
+		else
+			write_many(&target, batch, stream, &run, now, id);
+		EsTargetClose(&target);
+		table_close(leaf, NoLock);
+
+		if (chunk.lower != chunk_of_head)
+			EsStreamChunkNote(stream, chunk.lower, run.version);
+		chunk_of_head = chunk.lower;
+		run.first += run.n;
+		run.position += run.n;
+		run.version += run.n;
+		EsChunkAhead(ES_CHUNK_EVENTS, &chunk, run.position - 1);
+	}
+}
+
+static void
+check_batch(const EsBatch *batch)
+{
+	if (batch->expected < ES_STREAM_EXISTS || batch->expected == -3)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid expected version " INT64_FORMAT, batch->expected),
+				 errhint("Use a version from 0 on, es_any(), es_no_stream() or es_stream_exists().")));
+	if (batch->n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a batch must have at least one event")));
+	if (batch->n > ES_BATCH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a batch must not have more than %d events", ES_BATCH_MAX)));
+	(void) EsCategoryLength(batch->stream);
+}
+
+/*
+ * Append a batch in the current transaction; returns version, position and id
+ * of its last event.  The caller has checked the columns' values.
+ */
+void
+EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
+{
+	bool		may_create = batch->expected == ES_ANY || batch->expected == ES_NO_STREAM;
+	EsStream	stream;
+	EsHead		head;
+	EsPosition	first;
+
+	PreventCommandIfReadOnly("es_append()");
+	PreventCommandIfParallelMode("es_append()");
+	check_batch(batch);
+
+	if (!EsStreamLock(batch->stream, may_create ? batch->n : 0, &stream))
+		version_conflict(batch, -1);
+	EsStreamCheckAlive(&stream, batch->stream);
+	AcceptInvalidationMessages();	/* of chunks made while we waited */
+	head = EsStreamHead(&stream, SnapshotSelf);
+	if (head.version < 0 && !stream.created)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("events of stream \"%s\" are missing", text_to_cstring(batch->stream)),
+				 errdetail("Its newest chunk, from position " UINT64_FORMAT " on, holds none of them.", head.chunk)));
+
+	if (is_retry(batch, &stream, head, version, position))
+	{
+		*id = *batch_id(batch, batch->n - 1);
+		return;
+	}
+	if (!version_matches(batch, head.version))
+		version_conflict(batch, head.version);
+
+	first = stream.created ? (EsPosition) stream.stream_id : EsPositionsDraw(batch->n);
+	write_events(batch, &stream, head, first, id);
+	*version = head.version + batch->n;
+	*position = first + batch->n - 1;
+}

@@ -1,0 +1,300 @@
+/*
+ * stream_lock.c
+ *		Finding a stream's row, locking it, making it, and finding its head.
+ *
+ * An append locks the stream's row (FOR NO KEY UPDATE) to the end of its
+ * transaction and never updates it: so appends to one stream follow one another
+ * and leave no dead rows, whatever snapshot is held elsewhere.  The head is not
+ * stored: it is one backward probe of (stream_id, version).
+ *
+ * Rows are looked for with SnapshotSelf: it sees what committed while this
+ * backend waited for the lock, and what this very command did (two appends in
+ * one SELECT), and takes no predicate locks, so it makes no serialization
+ * failures of its own.  It can miss a row that is being updated; then the
+ * insertion that follows finds the conflict and the search begins again.
+ *
+ * A new stream is a speculative insertion, as INSERT ... ON CONFLICT makes: of
+ * N sessions that create one stream at once, one inserts and the others wait
+ * for its end and then lock what it made.  Nobody gets a unique violation.
+ */
+#include "stream.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+/* What became of a row that was to be locked. */
+typedef enum LockResult
+{
+	LOCKED,
+	GONE						/* deleted, or never committed: look again */
+} LockResult;
+
+static void
+read_stream_row(TupleTableSlot *slot, EsStream *stream)
+{
+	bool	   *nulls;
+	Datum	   *values;
+
+	slot_getallattrs(slot);
+	values = slot->tts_values - 1;
+	nulls = slot->tts_isnull - 1;
+	stream->stream_id = DatumGetInt64(values[Anum_es_streams_stream_id]);
+	stream->first_chunk = (EsPosition) DatumGetInt64(values[Anum_es_streams_first_chunk]);
+	stream->category_id = DatumGetInt32(values[Anum_es_streams_category_id]);
+	stream->deleted = DatumGetBool(values[Anum_es_streams_deleted]);
+	stream->created = false;
+	stream->truncate_before = nulls[Anum_es_streams_truncate_before] ? 0 :
+		DatumGetInt64(values[Anum_es_streams_truncate_before]);
+	stream->max_count = nulls[Anum_es_streams_max_count] ? 0 :
+		DatumGetInt64(values[Anum_es_streams_max_count]);
+	stream->max_age = NULL;
+	if (!nulls[Anum_es_streams_max_age])
+	{
+		stream->max_age = palloc(sizeof(Interval));
+		*stream->max_age = *DatumGetIntervalP(values[Anum_es_streams_max_age]);
+	}
+}
+
+/* The row of a stream, by name. */
+static bool
+probe_name(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot *slot)
+{
+	Relation	index = index_open(EsCatalogGet()->streams_name_key, AccessShareLock);
+	ScanKeyData key;
+	bool		found;
+
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
+	found = EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
+bool
+EsStreamFind(const text *name, Snapshot snapshot, EsStream *stream)
+{
+	Relation	rel = table_open(EsCatalogGet()->streams, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		found = probe_name(rel, name, snapshot, slot);
+
+	if (found)
+		read_stream_row(slot, stream);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/* Lock the row in the slot; the slot then holds its newest version. */
+static LockResult
+lock_row(Relation rel, TupleTableSlot *slot)
+{
+	TransactionId xmin;
+	bool		isnull;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	/*
+	 * A row of this transaction's own is as good as locked, and one of this
+	 * very command could not be.
+	 */
+	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
+	if (TransactionIdIsCurrentTransactionId(xmin))
+		return LOCKED;
+
+	result = table_tuple_lock(rel, &slot->tts_tid, SnapshotSelf, slot,
+							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+	switch (result)
+	{
+		case TM_Ok:
+			return LOCKED;
+		case TM_Deleted:
+			return GONE;
+		default:
+			elog(ERROR, "unexpected result of locking a stream: %d", (int) result);
+	}
+	return GONE;				/* keep the compiler quiet */
+}
+
+/*
+ * Fill the row of a stream that is about to be.  The positions of its first n
+ * events are drawn already here: no other event of it can come before them, and
+ * the first is unique enough to be the stream's id.
+ */
+static void
+make_row(TupleTableSlot *slot, const text *name, uint32 n)
+{
+	int			length = EsCategoryLength(name);
+	EsPosition	id = EsPositionsDraw(n);
+	EsChunk		chunk;
+
+	EsChunkEnsure(ES_CHUNK_EVENTS, id, id);
+	if (!EsChunkFind(ES_CHUNK_EVENTS, id, &chunk))
+		elog(ERROR, "no chunk for position " UINT64_FORMAT, id);
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, Natts_es_streams * sizeof(bool));
+	memset(slot->tts_isnull, false, Anum_es_streams_name * sizeof(bool));
+	slot->tts_values[Anum_es_streams_stream_id - 1] = Int64GetDatum((int64) id);
+	slot->tts_values[Anum_es_streams_created_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	slot->tts_values[Anum_es_streams_first_chunk - 1] = Int64GetDatum((int64) chunk.lower);
+	slot->tts_values[Anum_es_streams_category_id - 1] = Int32GetDatum(EsCategoryHash(VARDATA_ANY(name), length));
+	slot->tts_values[Anum_es_streams_deleted - 1] = BoolGetDatum(false);
+	slot->tts_values[Anum_es_streams_name - 1] = PointerGetDatum(name);
+	ExecStoreVirtualTuple(slot);
+}
+
+/*
+ * Insert a stream's row, unless another transaction has: then wait for that
+ * one's end and return false.
+ */
+static bool
+insert_row(Relation rel, const text *name, uint32 n, EsStream *stream)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	List	   *arbiters = list_make1_oid(EsCatalogGet()->streams_name_key);
+	ItemPointerData existing;
+	EsTarget	target;
+	bool		inserted = false;
+	bool		conflict = true;
+
+	EsTargetOpen(&target, rel, true);
+	make_row(slot, name, n);
+	slot->tts_tableOid = RelationGetRelid(rel);
+	while (conflict &&
+		   EsExecCheckIndexConstraints(target.rri, slot, target.estate, &existing, arbiters))
+	{
+		uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+
+		CHECK_FOR_INTERRUPTS();
+		conflict = false;
+		table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
+		EsExecInsertIndexTuples(target.rri, slot, target.estate, true, &conflict, arbiters);
+		table_tuple_complete_speculative(rel, slot, token, !conflict);
+		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+		inserted = !conflict;
+	}
+	if (inserted)
+	{
+		read_stream_row(slot, stream);
+		stream->created = true;
+	}
+	EsTargetClose(&target);
+	ExecDropSingleTupleTableSlot(slot);
+	return inserted;
+}
+
+/*
+ * Lock a stream to the end of the transaction.  If there is none, make it with
+ * positions drawn for n events; or, if n is 0, return false.
+ */
+bool
+EsStreamLock(const text *name, uint32 n, EsStream *stream)
+{
+	Relation	rel = table_open(EsCatalogGet()->streams, RowExclusiveLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		have = false;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (probe_name(rel, name, SnapshotSelf, slot))
+		{
+			if (lock_row(rel, slot) == LOCKED)
+			{
+				read_stream_row(slot, stream);
+				have = true;
+				break;
+			}
+		}
+		else if (n == 0)
+			break;
+		else if (insert_row(rel, name, n, stream))
+		{
+			have = true;
+			break;
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return have;
+}
+
+/* The newest version of a stream in one chunk, or -1. */
+static int64
+head_in_chunk(const EsStream *stream, EsPosition position, Snapshot snapshot)
+{
+	static const AttrNumber columns[] = {Anum_es_events_stream_id, Anum_es_events_version};
+	EsChunk		chunk;
+	Relation	leaf;
+	Relation	index;
+	TupleTableSlot *slot;
+	ScanKeyData key;
+	int64		version = -1;
+	bool		isnull;
+
+	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &chunk))
+		return -1;
+	leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, AccessShareLock);
+	if (leaf == NULL)
+		return -1;
+	index = EsLeafIndexOpen(leaf, columns, lengthof(columns));
+	slot = table_slot_create(leaf, NULL);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
+	if (EsIndexProbe(leaf, index, snapshot, &key, 1, BackwardScanDirection, slot))
+		version = DatumGetInt64(slot_getattr(slot, Anum_es_events_version, &isnull));
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(leaf, NoLock);
+	return version;
+}
+
+/*
+ * Where a stream ends.  Nearly always in the chunk that is written to now, so
+ * that one is probed before es_stream_chunks is asked; a stream whose first
+ * chunk that is needs no asking at all.
+ */
+EsHead
+EsStreamHead(const EsStream *stream, Snapshot snapshot)
+{
+	EsHead		head = {-1, stream->first_chunk};
+	EsChunk		current;
+
+	if (stream->created)
+		return head;
+	if (!RecoveryInProgress() &&
+		EsChunkFind(ES_CHUNK_EVENTS, EsPositionLast(), &current))
+	{
+		head.version = head_in_chunk(stream, current.lower, snapshot);
+		head.chunk = current.lower;
+		if (head.version >= 0 || current.lower <= stream->first_chunk)
+			return head;
+	}
+
+	if (!EsStreamChunkNewest(stream, snapshot, PG_INT64_MAX, &head.chunk))
+		head.chunk = stream->first_chunk;
+	head.version = head_in_chunk(stream, head.chunk, snapshot);
+	return head;
+}
+
+void
+EsStreamCheckAlive(const EsStream *stream, const text *name)
+{
+	if (stream->deleted)
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_STREAM_DELETED),
+				 errmsg("stream \"%s\" is deleted", text_to_cstring(name))));
+}

@@ -1,0 +1,283 @@
+/*
+ * stream_log.c
+ *		Events of the whole log in position order, up to the horizon.
+ *
+ * An ordered read takes the horizon first, then the news of chunks made since,
+ * then its snapshot.  The other orders lose events: a snapshot older than the
+ * horizon does not see all that lies below it, and a chunk that this backend
+ * has not heard of would be passed over.  So under REPEATABLE READ, whose
+ * snapshot is old, it is refused.
+ *
+ * Events hold their stream's number; the name is looked up, once, and kept: a
+ * stream is never renamed and a number never used again.  The cache is bounded
+ * and forgotten when es_streams changes as a table.
+ */
+#include "stream.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+#define NAMES_MAX		65536	/* names kept */
+
+/* A name in the cache; the text follows from the cache's own memory. */
+typedef struct NameEntry
+{
+	int64		stream_id;		/* key */
+	text	   *name;
+} NameEntry;
+
+static MemoryContext names_context = NULL;
+static HTAB *names = NULL;
+static Oid	names_of = InvalidOid;	/* the table they came from */
+
+/* An empty cache for the names of this table. */
+static void
+reset_names(Oid table)
+{
+	HASHCTL		info;
+
+	if (names_context == NULL)
+		names_context = AllocSetContextCreate(TopMemoryContext, "es_pg stream names", ALLOCSET_DEFAULT_SIZES);
+	names = NULL;
+	MemoryContextReset(names_context);
+	info.keysize = sizeof(int64);
+	info.entrysize = sizeof(NameEntry);
+	info.hcxt = names_context;
+	names = hash_create("es_pg stream names", 1024, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	names_of = table;
+}
+
+/* Called for every relation that changed. */
+void
+EsStreamNamesInvalidate(Oid relation)
+{
+	if (relation == InvalidOid || relation == names_of)
+		names_of = InvalidOid;
+}
+
+/* A stream's name from its row; NULL when there is none. */
+static text *
+look_up_name(int64 stream_id, Snapshot snapshot)
+{
+	Relation	rel = table_open(EsCatalogGet()->streams, AccessShareLock);
+	Relation	index = index_open(EsCatalogGet()->streams_pkey, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ScanKeyData key;
+	text	   *name = NULL;
+	bool		isnull;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream_id));
+	if (EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot))
+	{
+		MemoryContext old = MemoryContextSwitchTo(names_context);
+
+		name = DatumGetTextPCopy(slot_getattr(slot, Anum_es_streams_name, &isnull));
+		MemoryContextSwitchTo(old);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return name;
+}
+
+/* The name of a stream, valid until the next call. */
+const text *
+EsStreamName(int64 stream_id, Snapshot snapshot)
+{
+	Oid			table = EsCatalogGet()->streams;
+	NameEntry  *entry;
+	bool		found;
+	text	   *name;
+
+	if (names_of != table || hash_get_num_entries(names) >= NAMES_MAX)
+		reset_names(table);
+	entry = hash_search(names, &stream_id, HASH_FIND, NULL);
+	if (entry != NULL)
+		return entry->name;
+
+	name = look_up_name(stream_id, snapshot);
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("events of a stream without a row in es_streams"),
+				 errdetail("Its number is " INT64_FORMAT ".", stream_id)));
+	entry = hash_search(names, &stream_id, HASH_ENTER, &found);
+	entry->name = name;
+	return name;
+}
+
+/* The texts of an array argument, checked as names. */
+static int
+take_names(ArrayType *array, text ***result, const char *what)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n;
+
+	if (array == NULL)
+		return 0;
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+	*result = palloc(sizeof(text *) * (n + 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not contain nulls", what)));
+		(*result)[i] = DatumGetTextPP(values[i]);
+		EsCheckName((*result)[i], what);
+	}
+	return n;
+}
+
+/* A filter from two optional arrays; an empty array filters nothing out. */
+void
+EsFilterSet(EsFilter *filter, ArrayType *categories, ArrayType *types)
+{
+	memset(filter, 0, sizeof(*filter));
+	filter->ncategories = take_names(categories, &filter->categories, "categories");
+	filter->ntypes = take_names(types, &filter->types, "event types");
+	filter->category_ids = palloc(sizeof(int32) * (filter->ncategories + 1));
+	for (int i = 0; i < filter->ncategories; i++)
+		filter->category_ids[i] = EsCategoryHash(VARDATA_ANY(filter->categories[i]),
+												 VARSIZE_ANY_EXHDR(filter->categories[i]));
+}
+
+static bool
+same_text(const text *a, const char *b, int length)
+{
+	return VARSIZE_ANY_EXHDR(a) == length && memcmp(VARDATA_ANY(a), b, length) == 0;
+}
+
+/* Does the filter want this event?  If so, look its stream's name up. */
+static bool
+wanted(const EsFilter *filter, TupleTableSlot *slot, Snapshot snapshot, const text **stream)
+{
+	bool		isnull;
+	bool		match = filter->ntypes == 0;
+	int32		category_id;
+
+	if (!match)
+	{
+		text	   *type = DatumGetTextPP(slot_getattr(slot, Anum_es_events_type, &isnull));
+
+		for (int i = 0; i < filter->ntypes && !match; i++)
+			match = same_text(filter->types[i], VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type));
+		if (!match)
+			return false;
+	}
+
+	category_id = DatumGetInt32(slot_getattr(slot, Anum_es_events_category_id, &isnull));
+	match = filter->ncategories == 0;
+	for (int i = 0; i < filter->ncategories && !match; i++)
+		match = filter->category_ids[i] == category_id;
+	if (!match)
+		return false;
+
+	*stream = EsStreamName(DatumGetInt64(slot_getattr(slot, Anum_es_events_stream_id, &isnull)), snapshot);
+	match = filter->ncategories == 0;
+	for (int i = 0; i < filter->ncategories && !match; i++)	/* hashes may collide */
+		match = same_text(filter->categories[i], VARDATA_ANY(*stream), EsCategoryLength(*stream));
+	return match;
+}
+
+/* Visit what one chunk has; false when told to stop. */
+static bool
+scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosition upto,
+		   Snapshot snapshot, EsLogVisitor visit, void *arg)
+{
+	static const AttrNumber columns[] = {Anum_es_events_category_id, Anum_es_events_position};
+	bool		by_category = filter->ncategories == 1;
+	int			skip = by_category ? 0 : 1; /* the category's key */
+	Relation	leaf = EsChunkOpen(ES_CHUNK_EVENTS, chunk, AccessShareLock);
+	Relation	index;
+	TupleTableSlot *slot;
+	IndexScanDesc scan;
+	ScanKeyData keys[3];
+	bool		more = true;
+
+	if (leaf == NULL)
+		return true;
+	index = EsLeafIndexOpen(leaf, columns + skip, lengthof(columns) - skip);
+	slot = table_slot_create(leaf, NULL);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(by_category ? filter->category_ids[0] : 0));
+	ScanKeyInit(&keys[1], 2 - skip, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum((int64) from));
+	ScanKeyInit(&keys[2], 2 - skip, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum((int64) upto));
+	scan = es_index_beginscan(leaf, index, snapshot, lengthof(keys) - skip);
+	index_rescan(scan, keys + skip, lengthof(keys) - skip, NULL, 0);
+	while (more && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		const text *stream;
+
+		CHECK_FOR_INTERRUPTS();
+		if (wanted(filter, slot, snapshot, &stream))
+			more = visit(slot, stream, arg);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(leaf, NoLock);	/* TOAST pointers handed out need the lock */
+	return more;
+}
+
+/* Visit the events after a position and up to another that the filter wants. */
+void
+EsLogScan(const EsFilter *filter, EsPosition after, EsPosition upto,
+		  Snapshot snapshot, EsLogVisitor visit, void *arg)
+{
+	EsPosition	from = after + 1;
+	EsChunk		chunk;
+
+	while (from <= upto && EsChunkFindNext(ES_CHUNK_EVENTS, from, &chunk) && chunk.lower <= upto)
+	{
+		if (!scan_chunk(&chunk, filter, from, upto, snapshot, visit, arg))
+			break;
+		from = chunk.upper;
+	}
+}
+
+/* Refuse an ordered read where its order could not be trusted. */
+void
+EsOrderedReadCheck(void)
+{
+	EsRequirePrimary();
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_NOT_ORDERED),
+				 errmsg("cannot read the log in order in a transaction that is %s",
+						IsolationIsSerializable() ? "SERIALIZABLE" : "REPEATABLE READ"),
+				 errdetail("Its snapshot is older than the horizon, so events could be skipped."),
+				 errhint("Use READ COMMITTED.")));
+}
+
+/* Horizon, then news of chunks, then the snapshot. */
+void
+EsOrderedReadBegin(EsOrderedRead *read)
+{
+	read->log = EsLogGet();
+	read->horizon = EsHorizonRead(read->log);
+	AcceptInvalidationMessages();
+	PushActiveSnapshot(GetLatestSnapshot());
+}
+
+void
+EsOrderedReadEnd(EsOrderedRead *read)
+{
+	PopActiveSnapshot();
+}

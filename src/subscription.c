@@ -1,0 +1,310 @@
+/*
+ * subscription.c
+ *		Handing events to named readers: fetch and acknowledge.
+ *
+ * A subscription never marks rows.  Its state is a cursor: the highest (epoch,
+ * position) in es_cursors, found by one backward probe.  An acknowledgement
+ * inserts a row and updates none, so a held snapshot elsewhere costs nothing;
+ * es_maintain() deletes what newer rows replaced.
+ *
+ * A fetch is an ordered read from the cursor to the horizon.  It writes
+ * nothing, but where a long stretch holds nothing that the filter wants: there
+ * it moves the cursor itself, so that no later fetch looks through it again.
+ *
+ * In this first form a subscription has one lane, number 0, in epoch 0.
+ */
+#include "stream.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+PG_FUNCTION_INFO_V1(es_fetch);
+PG_FUNCTION_INFO_V1(es_ack);
+
+#define LANE			0
+#define EPOCH			0
+#define WAIT_MAX		INT64CONST(30000000)	/* microseconds */
+#define WAIT_MARGIN_MS	100		/* before a statement_timeout */
+#define SKIP_MIN		10000	/* positions without a match that move the cursor */
+
+/* Columns of es_subscriptions and es_cursors. */
+enum
+{
+	Anum_es_subscriptions_id = 1,
+	Anum_es_subscriptions_name,
+	Anum_es_subscriptions_source,
+	Anum_es_subscriptions_categories,
+	Anum_es_subscriptions_types
+};
+
+enum
+{
+	Anum_es_cursors_subscription_id = 1,
+	Anum_es_cursors_lane,
+	Anum_es_cursors_epoch,
+	Anum_es_cursors_position
+};
+
+#define Natts_es_cursors	Anum_es_cursors_position
+#define Natts_es_delivery	18
+
+typedef struct Subscription
+{
+	int32		id;
+	EsFilter	filter;
+	EsPosition	cursor;
+} Subscription;
+
+/* A fetch that collects rows for its caller. */
+typedef struct Delivery
+{
+	ReturnSetInfo *result;
+	Datum		incarnation;
+	bool		no_incarnation;
+	int64		left;
+} Delivery;
+
+/* Where a subscription's lane is. */
+static EsPosition
+read_cursor(int32 id)
+{
+	Relation	rel = table_open(EsCatalogGet()->cursors, AccessShareLock);
+	Relation	index = index_open(EsCatalogGet()->cursors_pkey, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ScanKeyData keys[2];
+	EsPosition	position = 0;
+	bool		isnull;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(LANE));
+	if (EsIndexProbe(rel, index, GetActiveSnapshot(), keys, 2, BackwardScanDirection, slot))
+		position = (EsPosition) DatumGetInt64(slot_getattr(slot, Anum_es_cursors_position, &isnull));
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return position;
+}
+
+/* Move a subscription's lane; a place it has reached already is no news. */
+static void
+write_cursor(const Subscription *subscription, EsPosition position)
+{
+	Datum		values[Natts_es_cursors] = {
+		Int32GetDatum(subscription->id),
+		Int32GetDatum(LANE),
+		Int64GetDatum(EPOCH),
+		Int64GetDatum((int64) position)
+	};
+	bool		nulls[Natts_es_cursors] = {false};
+
+	if (position > subscription->cursor)
+		EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
+}
+
+static ArrayType *
+array_or_null(TupleTableSlot *slot, AttrNumber column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, column, &isnull);
+
+	return isnull ? NULL : DatumGetArrayTypePCopy(value);
+}
+
+/* A subscription by name, as the active snapshot sees it. */
+static void
+read_subscription(const text *name, Subscription *subscription)
+{
+	Relation	rel = table_open(EsCatalogGet()->subscriptions, AccessShareLock);
+	Relation	index = index_open(EsCatalogGet()->subscriptions_name_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ScanKeyData key;
+	bool		isnull;
+
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
+	if (!EsIndexProbe(rel, index, GetActiveSnapshot(), &key, 1, ForwardScanDirection, slot))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
+				 errhint("Use es_create_subscription.")));
+	subscription->id = DatumGetInt32(slot_getattr(slot, Anum_es_subscriptions_id, &isnull));
+	EsFilterSet(&subscription->filter,
+				array_or_null(slot, Anum_es_subscriptions_categories),
+				array_or_null(slot, Anum_es_subscriptions_types));
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	subscription->cursor = read_cursor(subscription->id);
+}
+
+/* An event's row of es_delivery. */
+static bool
+deliver(TupleTableSlot *slot, const text *stream, void *arg)
+{
+	/* es_delivery's columns as columns of es_events; 0 is something else */
+	static const AttrNumber columns[Natts_es_delivery] = {
+		0, 0, 0, Anum_es_events_position, 0, 0,
+		Anum_es_events_version, Anum_es_events_event_id, Anum_es_events_type,
+		Anum_es_events_schema_version, Anum_es_events_source, Anum_es_events_data,
+		Anum_es_events_metadata, Anum_es_events_correlation_id,
+		Anum_es_events_causation_id, Anum_es_events_traceparent,
+		Anum_es_events_occurred_at, Anum_es_events_recorded_at
+	};
+	Delivery   *delivery = arg;
+	Datum		values[Natts_es_delivery];
+	bool		nulls[Natts_es_delivery] = {false};
+	text	   *category = cstring_to_text_with_len(VARDATA_ANY(stream), EsCategoryLength(stream));
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < Natts_es_delivery; i++)
+	{
+		AttrNumber	column = columns[i];
+
+		if (column == 0)
+			continue;
+		if (column == Anum_es_events_occurred_at && slot->tts_isnull[column - 1])
+			column = Anum_es_events_recorded_at;
+		values[i] = slot->tts_values[column - 1];
+		nulls[i] = slot->tts_isnull[column - 1];
+	}
+	values[0] = Int32GetDatum(LANE);
+	values[1] = Int64GetDatum(EPOCH);
+	values[2] = delivery->incarnation;
+	nulls[2] = delivery->no_incarnation;
+	values[4] = PointerGetDatum(category);
+	values[5] = PointerGetDatum(stream);
+	tuplestore_putvalues(delivery->result->setResult, delivery->result->setDesc, values, nulls);
+	pfree(category);
+	return --delivery->left > 0;
+}
+
+/* One look: from the cursor to the horizon.  True when something was found. */
+static bool
+look(const text *name, Delivery *delivery, EsOrderedRead *read)
+{
+	Subscription subscription;
+	int64		before = delivery->left;
+
+	EsOrderedReadBegin(read);
+	delivery->incarnation = EsIncarnationGet(&delivery->no_incarnation);
+	read_subscription(name, &subscription);
+	EsLogScan(&subscription.filter, subscription.cursor, read->horizon,
+			  GetActiveSnapshot(), deliver, delivery);
+	if (delivery->left == before && read->horizon > subscription.cursor + SKIP_MIN &&
+		!XactReadOnly)
+		write_cursor(&subscription, read->horizon);
+	EsOrderedReadEnd(read);
+	return delivery->left < before;
+}
+
+/* How long a fetch may wait: not beyond 30 s, and not into a statement_timeout. */
+static TimestampTz
+wait_until(FunctionCallInfo fcinfo, int arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = now;
+	Interval   *wait;
+	int64		usecs;
+
+	if (PG_ARGISNULL(arg))
+		return now;
+	wait = PG_GETARG_INTERVAL_P(arg);
+	usecs = wait->time + wait->day * USECS_PER_DAY;
+	if (wait->month != 0 || usecs < 0 || usecs > WAIT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("wait must be between 0 and 30 seconds")));
+	if (usecs > 0 && (EsHorizonWriting() || TransactionIdIsValid(GetTopTransactionIdIfAny())))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot wait for events in a transaction that has written"),
+				 errhint("Commit first, or fetch without a wait.")));
+	until += usecs;
+	if (get_timeout_active(STATEMENT_TIMEOUT))
+		until = Min(until, get_timeout_finish_time(STATEMENT_TIMEOUT) - WAIT_MARGIN_MS * 1000);
+	return until;
+}
+
+/* es_fetch(subscription, consumer, max_count, wait) */
+Datum
+es_fetch(PG_FUNCTION_ARGS)
+{
+	text	   *name = EsArgName(fcinfo, 0, "subscription name");
+	int32		count = PG_ARGISNULL(2) ? ES_READ_DEFAULT : PG_GETARG_INT32(2);
+	TimestampTz until;
+	Delivery	delivery;
+	EsOrderedRead read;
+
+	(void) EsArgName(fcinfo, 1, "consumer name");
+	if (count < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_count must be positive")));
+	EsOrderedReadCheck();
+	until = wait_until(fcinfo, 3);
+	InitMaterializedSRF(fcinfo, 0);
+	delivery.result = (ReturnSetInfo *) fcinfo->resultinfo;
+	delivery.left = count;
+
+	while (!look(name, &delivery, &read))
+	{
+		/* the next commit shall notify, and what came meanwhile is looked at */
+		EsWakeArm(read.log);
+		if (look(name, &delivery, &read) ||
+			!EsWakeWait(read.log, read.horizon, until))
+			break;
+	}
+	return (Datum) 0;
+}
+
+/* es_ack(subscription, lane, epoch, position) */
+Datum
+es_ack(PG_FUNCTION_ARGS)
+{
+	text	   *name = EsArgName(fcinfo, 0, "subscription name");
+	Subscription subscription;
+
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("lane, epoch and position must not be null")));
+	PreventCommandIfReadOnly("es_ack()");
+	EsRequirePrimary();
+	if (PG_GETARG_INT32(1) != LANE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("subscription \"%s\" has no lane %d", text_to_cstring(name), PG_GETARG_INT32(1))));
+	if (PG_GETARG_INT64(2) != EPOCH)
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_FENCED),
+				 errmsg("lane %d of subscription \"%s\" is not in epoch " INT64_FORMAT,
+						LANE, text_to_cstring(name), PG_GETARG_INT64(2)),
+				 errdetail("It is in epoch %d.", EPOCH),
+				 errhint("Another consumer has it now; fetch again.")));
+	if (PG_GETARG_INT64(3) < 0 || (EsPosition) PG_GETARG_INT64(3) > EsHorizonRead(EsLogGet()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cannot acknowledge position " INT64_FORMAT, PG_GETARG_INT64(3)),
+				 errdetail("It has not been handed out yet.")));
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	read_subscription(name, &subscription);
+	write_cursor(&subscription, (EsPosition) PG_GETARG_INT64(3));
+	PopActiveSnapshot();
+	PG_RETURN_VOID();
+}
