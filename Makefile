@@ -57,8 +57,8 @@ EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" es_pg.cont
 INSTALL_SQL = \
 	src/horizon.sql \
 	src/stream.sql \
-	src/chunk.sql \
 	src/outbox.sql \
+	src/chunk.sql \
 	src/subscription.sql
 
 DATA_built = es_pg--$(EXTVERSION).sql

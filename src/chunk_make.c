@@ -142,13 +142,16 @@ make_chunk(EsChunkKind kind, EsPosition position, int size)
 	EsChunk		chunk;
 	EsPosition	lower = position - position % size;
 	EsPosition	upper = lower + size;
+	Oid			owner;
+	char	   *schema;
 
 	rel = table_open(parent, ShareUpdateExclusiveLock);
+	owner = rel->rd_rel->relowner;
+	schema = get_namespace_name(RelationGetNamespace(rel));
+	table_close(rel, NoLock);	/* DDL minds open references */
+
 	if (EsChunkFind(kind, position, &chunk))
-	{
-		table_close(rel, NoLock);
 		return false;
-	}
 	if (EsChunkFindBefore(kind, position, &chunk))
 		lower = Max(lower, chunk.upper);
 	if (EsChunkFindNext(kind, position, &chunk))
@@ -156,9 +159,7 @@ make_chunk(EsChunkKind kind, EsPosition position, int size)
 
 	if (kind == ES_CHUNK_EVENTS)
 		EsIncarnationBegin();
-	run_as_owner(rel->rd_rel->relowner,
-				 leaf_definition(kind, get_namespace_name(RelationGetNamespace(rel)), lower, upper));
-	table_close(rel, NoLock);
+	run_as_owner(owner, leaf_definition(kind, schema, lower, upper));
 	CommandCounterIncrement();
 	return true;
 }
