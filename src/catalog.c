@@ -20,6 +20,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "utils/fmgroids.h"
@@ -208,6 +209,50 @@ EsTargetInsert(EsTarget *target, TupleTableSlot *slot)
 	table_tuple_insert(target->rel, slot, GetCurrentCommandId(true), 0, NULL);
 	if (target->rri->ri_NumIndices > 0)
 		EsExecInsertIndexTuples(target->rri, slot, target->estate, false, NULL, NIL);
+}
+
+/* Is an index of plain columns, of all rows, and checked at once? */
+static bool
+is_plain_index(Relation index, IndexInfo *info)
+{
+	return info->ii_Expressions == NIL && info->ii_Predicate == NIL &&
+		info->ii_ExclusionOps == NULL && info->ii_ReadyForInserts &&
+		index->rd_index->indimmediate;
+}
+
+/*
+ * Index entries for many rows already in the table.  One index after the other
+ * keeps each one's pages in the processor's cache.
+ */
+void
+EsTargetIndexMany(EsTarget *target, TupleTableSlot **slots, int n)
+{
+	ResultRelInfo *rri = target->rri;
+
+	for (int i = 0; i < rri->ri_NumIndices; i++)
+	{
+		if (!is_plain_index(rri->ri_IndexRelationDescs[i], rri->ri_IndexRelationInfo[i]))
+		{
+			for (int j = 0; j < n; j++)
+				EsExecInsertIndexTuples(rri, slots[j], target->estate, false, NULL, NIL);
+			ResetPerTupleExprContext(target->estate);
+			return;
+		}
+	}
+	for (int i = 0; i < rri->ri_NumIndices; i++)
+	{
+		Relation	index = rri->ri_IndexRelationDescs[i];
+		IndexInfo  *info = rri->ri_IndexRelationInfo[i];
+		IndexUniqueCheck check = index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+
+		for (int j = 0; j < n; j++)
+		{
+			FormIndexDatum(info, slots[j], target->estate, values, nulls);
+			index_insert(index, values, nulls, &slots[j]->tts_tid, target->rel, check, false, info);
+		}
+	}
 }
 
 void

@@ -51,6 +51,7 @@ typedef struct EsTarget
 
 extern void EsTargetOpen(EsTarget *target, Relation rel, bool speculative);
 extern void EsTargetInsert(EsTarget *target, TupleTableSlot *slot);
+extern void EsTargetIndexMany(EsTarget *target, TupleTableSlot **slots, int n);
 extern void EsTargetClose(EsTarget *target);
 extern void EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls);
 

@@ -222,21 +222,21 @@ EsIndexBeginsWith(Relation index, const AttrNumber *columns, int ncolumns)
 
 /* Open the index of a leaf that begins with these columns. */
 Relation
-EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns)
+EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns, LOCKMODE lockmode)
 {
 	List	   *indexes = RelationGetIndexList(leaf);
 	ListCell   *cell;
 
 	foreach(cell, indexes)
 	{
-		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		Relation	index = index_open(lfirst_oid(cell), lockmode);
 
 		if (EsIndexBeginsWith(index, columns, ncolumns))
 		{
 			list_free(indexes);
 			return index;
 		}
-		index_close(index, AccessShareLock);
+		index_close(index, NoLock);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -25,7 +25,7 @@ extern bool EsChunkFind(EsChunkKind kind, EsPosition position, EsChunk *chunk);
 extern bool EsChunkFindNext(EsChunkKind kind, EsPosition position, EsChunk *chunk);
 extern bool EsChunkFindBefore(EsChunkKind kind, EsPosition position, EsChunk *chunk);
 extern Relation EsChunkOpen(EsChunkKind kind, const EsChunk *chunk, LOCKMODE lockmode);
-extern Relation EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns);
+extern Relation EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns, LOCKMODE lockmode);
 extern bool EsIndexBeginsWith(Relation index, const AttrNumber *columns, int ncolumns);
 extern Oid	EsChunkParent(EsChunkKind kind);
 extern int	EsChunkSize(EsChunkKind kind);

@@ -121,7 +121,7 @@ find_id_in_chunk(const EsStream *stream, EsPosition position, const pg_uuid_t *i
 	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &chunk) ||
 		(leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, AccessShareLock)) == NULL)
 		return -1;
-	index = EsLeafIndexOpen(leaf, columns, lengthof(columns));
+	index = EsLeafIndexOpen(leaf, columns, lengthof(columns), AccessShareLock);
 	slot = table_slot_create(leaf, NULL);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	scan = es_index_beginscan(leaf, index, SnapshotSelf, 1);
@@ -135,7 +135,7 @@ find_id_in_chunk(const EsStream *stream, EsPosition position, const pg_uuid_t *i
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
+	index_close(index, NoLock);
 	table_close(leaf, NoLock);
 	return version;
 }
@@ -293,11 +293,12 @@ write_many(EsTarget *target, const EsBatch *batch, const EsStream *stream, const
 	TupleTableSlot **slots = palloc(nslots * sizeof(TupleTableSlot *));
 	pg_uuid_t  *ids = palloc(nslots * sizeof(pg_uuid_t));
 	BulkInsertState bulk = GetBulkInsertState();
+	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(target->rel));	/* not counted by the resource owner */
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "es_append", ALLOCSET_DEFAULT_SIZES);
 	uint32		done = 0;
 
 	for (uint32 i = 0; i < nslots; i++)
-		slots[i] = table_slot_create(target->rel, NULL);
+		slots[i] = MakeSingleTupleTableSlot(desc, table_slot_callbacks(target->rel));
 
 	while (done < run->n)
 	{
@@ -309,13 +310,11 @@ write_many(EsTarget *target, const EsBatch *batch, const EsStream *stream, const
 			fill_slot(slots[i], batch, run->first + done + i, stream,
 					  run->position + done + i, run->version + done + i, now, &ids[i]);
 		table_multi_insert(target->rel, slots, n, GetCurrentCommandId(true), 0, bulk);
-		for (uint32 i = 0; i < n; i++)
-			EsExecInsertIndexTuples(target->rri, slots[i], target->estate, false, NULL, NIL);
+		EsTargetIndexMany(target, slots, n);
 		*id = ids[n - 1];
 		done += n;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(work);
-		ResetPerTupleExprContext(target->estate);
 	}
 
 	for (uint32 i = 0; i < nslots; i++)

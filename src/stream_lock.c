@@ -79,7 +79,7 @@ probe_name(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot *sl
 	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
 	found = EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot);
-	index_close(index, AccessShareLock);
+	index_close(index, NoLock);
 	return found;
 }
 
@@ -93,7 +93,7 @@ EsStreamFind(const text *name, Snapshot snapshot, EsStream *stream)
 	if (found)
 		read_stream_row(slot, stream);
 	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
+	table_close(rel, NoLock);
 	return found;
 }
 
@@ -233,10 +233,14 @@ EsStreamLock(const text *name, uint32 n, EsStream *stream)
 	return have;
 }
 
-/* The newest version of a stream in one chunk, or -1. */
+/*
+ * The newest version of a stream in one chunk, or -1.  An append takes the locks
+ * that it will need for its insert anyway.
+ */
 static int64
 head_in_chunk(const EsStream *stream, EsPosition position, Snapshot snapshot)
 {
+	LOCKMODE	lockmode = snapshot == SnapshotSelf ? RowExclusiveLock : AccessShareLock;
 	static const AttrNumber columns[] = {Anum_es_events_stream_id, Anum_es_events_version};
 	EsChunk		chunk;
 	Relation	leaf;
@@ -248,16 +252,16 @@ head_in_chunk(const EsStream *stream, EsPosition position, Snapshot snapshot)
 
 	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &chunk))
 		return -1;
-	leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, AccessShareLock);
+	leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, lockmode);
 	if (leaf == NULL)
 		return -1;
-	index = EsLeafIndexOpen(leaf, columns, lengthof(columns));
+	index = EsLeafIndexOpen(leaf, columns, lengthof(columns), lockmode);
 	slot = table_slot_create(leaf, NULL);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
 	if (EsIndexProbe(leaf, index, snapshot, &key, 1, BackwardScanDirection, slot))
 		version = DatumGetInt64(slot_getattr(slot, Anum_es_events_version, &isnull));
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
+	index_close(index, NoLock);
 	table_close(leaf, NoLock);
 	return version;
 }

@@ -213,7 +213,7 @@ scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosi
 
 	if (leaf == NULL)
 		return true;
-	index = EsLeafIndexOpen(leaf, columns + skip, lengthof(columns) - skip);
+	index = EsLeafIndexOpen(leaf, columns + skip, lengthof(columns) - skip, AccessShareLock);
 	slot = table_slot_create(leaf, NULL);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(by_category ? filter->category_ids[0] : 0));
@@ -231,7 +231,7 @@ scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosi
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
+	index_close(index, NoLock);
 	table_close(leaf, NoLock);	/* TOAST pointers handed out need the lock */
 	return more;
 }

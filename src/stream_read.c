@@ -244,7 +244,7 @@ read_id_in_chunk(const EsChunk *chunk, const pg_uuid_t *id, ReturnSetInfo *resul
 
 	if (leaf == NULL)
 		return;
-	index = EsLeafIndexOpen(leaf, columns, lengthof(columns));
+	index = EsLeafIndexOpen(leaf, columns, lengthof(columns), AccessShareLock);
 	slot = table_slot_create(leaf, NULL);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	scan = es_index_beginscan(leaf, index, GetActiveSnapshot(), 1);
@@ -258,7 +258,7 @@ read_id_in_chunk(const EsChunk *chunk, const pg_uuid_t *id, ReturnSetInfo *resul
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
+	index_close(index, NoLock);
 	table_close(leaf, NoLock);
 }
 

@@ -150,7 +150,7 @@ scan_chunk(const EsStream *stream, EsPosition position, int64 from, int64 to, bo
 	leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, AccessShareLock);
 	if (leaf == NULL)
 		return true;
-	index = EsLeafIndexOpen(leaf, columns, lengthof(columns));
+	index = EsLeafIndexOpen(leaf, columns, lengthof(columns), AccessShareLock);
 	slot = table_slot_create(leaf, NULL);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
 	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
@@ -165,7 +165,7 @@ scan_chunk(const EsStream *stream, EsPosition position, int64 from, int64 to, bo
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
+	index_close(index, NoLock);
 	table_close(leaf, NoLock);	/* TOAST pointers handed out need the lock */
 	return more;
 }
