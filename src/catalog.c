@@ -26,6 +26,7 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 
@@ -295,4 +296,33 @@ EsIndexProbe(Relation rel, Relation index, Snapshot snapshot,
 	found = index_getnext_slot(scan, direction, slot);
 	index_endscan(scan);
 	return found;
+}
+
+/*
+ * Lock the row in a slot, waiting for whoever has it.  The slot then holds its
+ * newest version.
+ */
+bool
+EsRowLock(Relation rel, TupleTableSlot *slot)
+{
+	TransactionId xmin;
+	bool		isnull;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	/*
+	 * A row of this transaction's own is as good as locked, and one of this
+	 * very command could not be.
+	 */
+	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
+	if (TransactionIdIsCurrentTransactionId(xmin))
+		return true;
+
+	result = table_tuple_lock(rel, &slot->tts_tid, SnapshotSelf, slot,
+							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+	if (result != TM_Ok && result != TM_Deleted)
+		elog(ERROR, "unexpected result of locking a row of \"%s\": %d",
+			 RelationGetRelationName(rel), (int) result);
+	return result == TM_Ok;
 }

@@ -60,4 +60,7 @@ extern bool EsIndexProbe(Relation rel, Relation index, Snapshot snapshot,
 						 struct ScanKeyData *keys, int nkeys,
 						 ScanDirection direction, TupleTableSlot *slot);
 
+/* Locks a row FOR NO KEY UPDATE to the end of the transaction; false: it is gone. */
+extern bool EsRowLock(Relation rel, TupleTableSlot *slot);
+
 #endif							/* ES_CATALOG_H */

@@ -79,8 +79,8 @@ EsWakeArm(EsLog *log)
 }
 
 /*
- * Sleep until the horizon is above "seen", at the latest until "until".  True
- * when it is.
+ * Sleep until the horizon is above "seen", at the latest until "until".  False
+ * when the time is over, whatever the horizon is.
  */
 bool
 EsWakeWait(EsLog *log, EsPosition seen, TimestampTz until)
@@ -90,11 +90,12 @@ EsWakeWait(EsLog *log, EsPosition seen, TimestampTz until)
 	ConditionVariablePrepareToSleep(&log->moved);
 	for (;;)
 	{
-		long		left;
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
+		if (left <= 0)
+			break;
 		moved = EsHorizonRead(log) > seen;
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-		if (moved || left <= 0)
+		if (moved)
 			break;
 		ConditionVariableTimedSleep(&log->moved, Min(left, LOOK_AGAIN_MS), wait_event());
 	}

@@ -35,13 +35,6 @@
 #include "catalog.h"
 #include "compat.h"
 
-/* What became of a row that was to be locked. */
-typedef enum LockResult
-{
-	LOCKED,
-	GONE						/* deleted, or never committed: look again */
-} LockResult;
-
 static void
 read_stream_row(TupleTableSlot *slot, EsStream *stream)
 {
@@ -95,38 +88,6 @@ EsStreamFind(const text *name, Snapshot snapshot, EsStream *stream)
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
 	return found;
-}
-
-/* Lock the row in the slot; the slot then holds its newest version. */
-static LockResult
-lock_row(Relation rel, TupleTableSlot *slot)
-{
-	TransactionId xmin;
-	bool		isnull;
-	TM_FailureData failure;
-	TM_Result	result;
-
-	/*
-	 * A row of this transaction's own is as good as locked, and one of this
-	 * very command could not be.
-	 */
-	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
-	if (TransactionIdIsCurrentTransactionId(xmin))
-		return LOCKED;
-
-	result = table_tuple_lock(rel, &slot->tts_tid, SnapshotSelf, slot,
-							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
-							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
-	switch (result)
-	{
-		case TM_Ok:
-			return LOCKED;
-		case TM_Deleted:
-			return GONE;
-		default:
-			elog(ERROR, "unexpected result of locking a stream: %d", (int) result);
-	}
-	return GONE;				/* keep the compiler quiet */
 }
 
 /*
@@ -213,7 +174,7 @@ EsStreamLock(const text *name, uint32 n, EsStream *stream)
 		CHECK_FOR_INTERRUPTS();
 		if (probe_name(rel, name, SnapshotSelf, slot))
 		{
-			if (lock_row(rel, slot) == LOCKED)
+			if (EsRowLock(rel, slot))
 			{
 				read_stream_row(slot, stream);
 				have = true;

@@ -81,7 +81,7 @@ typedef struct Delivery
 
 /* Where a subscription's lane is. */
 static EsPosition
-read_cursor(int32 id)
+read_cursor(int32 id, Snapshot snapshot)
 {
 	Relation	rel = table_open(EsCatalogGet()->cursors, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->cursors_pkey, AccessShareLock);
@@ -92,28 +92,12 @@ read_cursor(int32 id)
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(LANE));
-	if (EsIndexProbe(rel, index, GetActiveSnapshot(), keys, 2, BackwardScanDirection, slot))
+	if (EsIndexProbe(rel, index, snapshot, keys, 2, BackwardScanDirection, slot))
 		position = (EsPosition) DatumGetInt64(slot_getattr(slot, Anum_es_cursors_position, &isnull));
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
 	return position;
-}
-
-/* Move a subscription's lane; a place it has reached already is no news. */
-static void
-write_cursor(const Subscription *subscription, EsPosition position)
-{
-	Datum		values[Natts_es_cursors] = {
-		Int32GetDatum(subscription->id),
-		Int32GetDatum(LANE),
-		Int64GetDatum(EPOCH),
-		Int64GetDatum((int64) position)
-	};
-	bool		nulls[Natts_es_cursors] = {false};
-
-	if (position > subscription->cursor)
-		EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
 }
 
 static ArrayType *
@@ -125,19 +109,33 @@ array_or_null(TupleTableSlot *slot, AttrNumber column)
 	return isnull ? NULL : DatumGetArrayTypePCopy(value);
 }
 
-/* A subscription by name, as the active snapshot sees it. */
-static void
-read_subscription(const text *name, Subscription *subscription)
+static bool
+probe_subscription(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot *slot)
 {
-	Relation	rel = table_open(EsCatalogGet()->subscriptions, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->subscriptions_name_key, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	ScanKeyData key;
-	bool		isnull;
+	bool		found;
 
 	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
-	if (!EsIndexProbe(rel, index, GetActiveSnapshot(), &key, 1, ForwardScanDirection, slot))
+	found = EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot);
+	index_close(index, NoLock);
+	return found;
+}
+
+/*
+ * A subscription by name, and where it is.  With "lock", its row is locked to
+ * the end of the transaction, so that its cursor moves in one transaction at a
+ * time.
+ */
+static void
+read_subscription(const text *name, Snapshot snapshot, bool lock, Subscription *subscription)
+{
+	Relation	rel = table_open(EsCatalogGet()->subscriptions, lock ? RowExclusiveLock : AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		isnull;
+
+	if (!probe_subscription(rel, name, snapshot, slot) || (lock && !EsRowLock(rel, slot)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
@@ -147,9 +145,26 @@ read_subscription(const text *name, Subscription *subscription)
 				array_or_null(slot, Anum_es_subscriptions_categories),
 				array_or_null(slot, Anum_es_subscriptions_types));
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
-	subscription->cursor = read_cursor(subscription->id);
+	table_close(rel, NoLock);
+	subscription->cursor = read_cursor(subscription->id, snapshot);
+}
+
+/* Move a subscription's lane; a place that it has reached already is no news. */
+static void
+move_cursor(const text *name, EsPosition position)
+{
+	Subscription subscription;
+	Datum		values[Natts_es_cursors];
+	bool		nulls[Natts_es_cursors] = {false};
+
+	read_subscription(name, SnapshotSelf, true, &subscription);
+	if (position <= subscription.cursor)
+		return;
+	values[0] = Int32GetDatum(subscription.id);
+	values[1] = Int32GetDatum(LANE);
+	values[2] = Int64GetDatum(EPOCH);
+	values[3] = Int64GetDatum((int64) position);
+	EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
 }
 
 /* An event's row of es_delivery. */
@@ -202,12 +217,12 @@ look(const text *name, Delivery *delivery, EsOrderedRead *read)
 
 	EsOrderedReadBegin(read);
 	delivery->incarnation = EsIncarnationGet(&delivery->no_incarnation);
-	read_subscription(name, &subscription);
+	read_subscription(name, GetActiveSnapshot(), false, &subscription);
 	EsLogScan(&subscription.filter, subscription.cursor, read->horizon,
 			  GetActiveSnapshot(), deliver, delivery);
 	if (delivery->left == before && read->horizon > subscription.cursor + SKIP_MIN &&
 		!XactReadOnly)
-		write_cursor(&subscription, read->horizon);
+		move_cursor(name, read->horizon);
 	EsOrderedReadEnd(read);
 	return delivery->left < before;
 }
@@ -277,7 +292,6 @@ Datum
 es_ack(PG_FUNCTION_ARGS)
 {
 	text	   *name = EsArgName(fcinfo, 0, "subscription name");
-	Subscription subscription;
 
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
 		ereport(ERROR,
@@ -301,10 +315,6 @@ es_ack(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("cannot acknowledge position " INT64_FORMAT, PG_GETARG_INT64(3)),
 				 errdetail("It has not been handed out yet.")));
-
-	PushActiveSnapshot(GetLatestSnapshot());
-	read_subscription(name, &subscription);
-	write_cursor(&subscription, (EsPosition) PG_GETARG_INT64(3));
-	PopActiveSnapshot();
+	move_cursor(name, (EsPosition) PG_GETARG_INT64(3));
 	PG_RETURN_VOID();
 }

@@ -65,7 +65,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = 'A name has 1 to 1,024 bytes and no control characters.';
     END IF;
-    IF pg_catalog.coalesce(source, 'events') <> 'events' THEN
+    IF COALESCE(source, 'events') <> 'events' THEN
         RAISE EXCEPTION 'invalid subscription source "%"', source
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The source is ''events''.';
     END IF;
