@@ -1,0 +1,126 @@
+/*
+ * relay.h
+ *		The data model of es-relay: what travels through it, and what it is told.
+ *
+ * A source (source.h) yields messages, the dispatcher (dispatch.h) gives them
+ * to a sink (sink.h) and tells the source which positions the sink has
+ * confirmed.  One thread, one event loop (main.c); nothing here is shared.
+ */
+#ifndef RELAY_H
+#define RELAY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The build passes the extension's version; the relay has the same. */
+#ifdef ES_PG_VERSION
+#define RELAY_VERSION	ES_PG_VERSION
+#else
+#define RELAY_VERSION	"0.1.0"
+#endif
+
+/* Exit codes, as --help documents them. */
+#define RELAY_EXIT_OK		0
+#define RELAY_EXIT_FAILURE	1
+#define RELAY_EXIT_CONFIG	2
+
+struct SinkMethods;
+
+/* Text that somebody else owns, UTF-8.  data is NULL for an SQL null. */
+typedef struct RelayText
+{
+	const char *data;
+	size_t		len;
+} RelayText;
+
+typedef enum RelayMessageState
+{
+	RELAY_MESSAGE_WAITING,		/* the sink does not have it */
+	RELAY_MESSAGE_WITH_SINK,	/* the sink has it and owes an outcome */
+	RELAY_MESSAGE_CONFIRMED		/* OK, but an earlier one of its lane is not */
+} RelayMessageState;
+
+/*
+ * One message on its way.  The source makes it and frees it (release); in
+ * between it belongs to the dispatcher, which lends it to the sink from
+ * publish until the outcome is reported.
+ */
+typedef struct RelayMessage
+{
+	/* Where it stands in the subscription; an acknowledgement needs these. */
+	int			lane;			/* part of the subscription, hash of the key */
+	int64_t		epoch;			/* grows when the lane changes hands */
+	int64_t		position;		/* place in the database's log, from 1 */
+
+	/* What it says, as text.  Never null: the first five, and source. */
+	RelayText	position_text;	/* position, as it came */
+	RelayText	incarnation;	/* the life of the log that position is of */
+	RelayText	message_id;		/* stable across redelivery: the far side's means of
+								 * removing duplicates */
+	RelayText	topic;			/* of the outbox; for an event, its category */
+	RelayText	type;
+	RelayText	source;			/* the event's own, else the configured one */
+	RelayText	key;			/* order holds within a key; for an event, its stream */
+	RelayText	version;		/* place in the stream, events only */
+	RelayText	schema_version;
+	RelayText	payload;		/* JSON on a single line */
+	RelayText	headers;		/* a JSON object */
+	RelayText	correlation_id;
+	RelayText	causation_id;
+	RelayText	traceparent;	/* W3C trace context */
+	RelayText	occurred_at;	/* RFC 3339, UTC, microseconds */
+
+	/* The source's: what release frees, and the bytes that it holds. */
+	void	   *owner;
+	size_t		size;
+
+	/* The dispatcher's: nobody else reads or writes these. */
+	RelayMessageState state;
+	struct RelayMessage *next;	/* the next of its lane */
+} RelayMessage;
+
+/* What to do about a subscription that does not exist. */
+typedef enum RelayCreate
+{
+	RELAY_CREATE_NO,
+	RELAY_CREATE_BEGINNING,
+	RELAY_CREATE_END
+} RelayCreate;
+
+/*
+ * The configuration, one member a section.  The table in config.c gives each
+ * field its name in the file, its default and its meaning in the user's words.
+ */
+typedef struct RelayConfig
+{
+	struct
+	{
+		char	   *conninfo;	/* for libpq, which fills in what is missing */
+	}			database;
+
+	struct
+	{
+		char	   *subscription;
+		char	   *consumer;	/* never empty once loaded */
+		int			create;		/* a RelayCreate */
+		int			batch_size;
+		int			poll_interval_ms;
+		int			maintain_interval_s;	/* 0: never */
+		char	   *source;		/* empty: made from the database's name */
+	}			pipeline;
+
+	struct
+	{
+		const struct SinkMethods *methods;
+	}			sink;
+
+	struct
+	{
+		int			level;		/* a LogLevel */
+	}			log;
+
+	bool		once;			/* --once: drain what is there, then leave */
+} RelayConfig;
+
+#endif							/* RELAY_H */
