@@ -10,7 +10,8 @@
  * Direct inserts skip whatever the executor would have done.  What users rely
  * on is done here (indexes, NOT NULL through the callers' checks, statistics);
  * what is not done is refused: triggers on INSERT, row security, generated
- * columns, CHECK and exclusion constraints, rules.
+ * columns, CHECK and exclusion constraints, rules, and further columns that a
+ * null does not satisfy.
  */
 #include "catalog.h"
 
@@ -150,9 +151,26 @@ EsCatalogGet(void)
 	return &catalog;
 }
 
+/*
+ * Has a table columns after the first n that a null does not satisfy?  Those
+ * that somebody added and nobody minds, or that were dropped, are left null.
+ */
+static bool
+minds_nulls(TupleDesc desc, int n)
+{
+	for (int i = n; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (!attribute->attisdropped && (attribute->attnotnull || attribute->atthasdef))
+			return true;
+	}
+	return false;
+}
+
 /* Refuse a table that needs more than a direct insert gives. */
 static void
-check_insertable(ResultRelInfo *rri)
+check_insertable(ResultRelInfo *rri, int natts)
 {
 	Relation	rel = rri->ri_RelationDesc;
 	TriggerDesc *triggers = rel->trigdesc;
@@ -164,12 +182,14 @@ check_insertable(ResultRelInfo *rri)
 		what = "triggers on INSERT";
 	else if (rel->rd_rel->relrowsecurity)
 		what = "row security";
-	else if (rel->rd_rel->relhasrules)
+	else if (rel->rd_rules != NULL)
 		what = "rules";
 	else if (constr && constr->has_generated_stored)
 		what = "generated columns";
 	else if (constr && constr->num_check > 0)
 		what = "CHECK constraints";
+	else if (minds_nulls(rel->rd_att, natts))
+		what = "further columns with a default or NOT NULL";
 	for (int i = 0; i < rri->ri_NumIndices && what == NULL; i++)
 	{
 		if (rri->ri_IndexRelationInfo[i]->ii_ExclusionOps)
@@ -185,13 +205,18 @@ check_insertable(ResultRelInfo *rri)
 }
 
 /*
- * Make an open, locked table ready for direct inserts.  The caller closes the
- * relation; everything else lives in the executor state.
+ * Make an open, locked table ready for direct inserts of rows with natts
+ * columns.  The caller closes the relation; everything else lives in the
+ * executor state.
  */
 void
-EsTargetOpen(EsTarget *target, Relation rel, bool speculative)
+EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative)
 {
 	MemoryContext old;
+
+	if (RelationGetNumberOfAttributes(rel) < natts)
+		elog(ERROR, "\"%s\" has %d columns, expected %d", RelationGetRelationName(rel),
+			 RelationGetNumberOfAttributes(rel), natts);
 
 	target->rel = rel;
 	target->estate = CreateExecutorState();
@@ -200,7 +225,7 @@ EsTargetOpen(EsTarget *target, Relation rel, bool speculative)
 	InitResultRelInfo(target->rri, rel, 0, NULL, 0);
 	ExecOpenIndices(target->rri, speculative);
 	MemoryContextSwitchTo(old);
-	check_insertable(target->rri);
+	check_insertable(target->rri, natts);
 }
 
 /* Insert a row and its index entries. */
@@ -271,10 +296,8 @@ EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls)
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	EsTarget	target;
 
-	if (slot->tts_tupleDescriptor->natts != natts)
-		elog(ERROR, "\"%s\" has %d columns, expected %d",
-			 RelationGetRelationName(rel), slot->tts_tupleDescriptor->natts, natts);
-	EsTargetOpen(&target, rel, false);
+	EsTargetOpen(&target, rel, natts, false);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 	memcpy(slot->tts_values, values, natts * sizeof(Datum));
 	memcpy(slot->tts_isnull, nulls, natts * sizeof(bool));
 	ExecStoreVirtualTuple(slot);

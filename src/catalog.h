@@ -49,7 +49,7 @@ typedef struct EsTarget
 	ResultRelInfo *rri;
 } EsTarget;
 
-extern void EsTargetOpen(EsTarget *target, Relation rel, bool speculative);
+extern void EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative);
 extern void EsTargetInsert(EsTarget *target, TupleTableSlot *slot);
 extern void EsTargetIndexMany(EsTarget *target, TupleTableSlot **slots, int n);
 extern void EsTargetClose(EsTarget *target);

@@ -16,12 +16,15 @@
  * made here and now.
  *
  * Two makers exclude each other by the SHARE UPDATE EXCLUSIVE lock on the
- * parent that ATTACH needs anyway, and look again once they have it.
+ * parent that ATTACH needs anyway, and look again once they have it.  Before
+ * any other lock a maker locks the extension, as DROP EXTENSION does, so that
+ * the two cannot deadlock over its members.
  */
 #include "chunk.h"
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "libpq/pqsignal.h"
@@ -145,6 +148,7 @@ make_chunk(EsChunkKind kind, EsPosition position, int size)
 	Oid			owner;
 	char	   *schema;
 
+	LockDatabaseObject(ExtensionRelationId, EsCatalogGet()->extension, 0, AccessShareLock);
 	rel = table_open(parent, ShareUpdateExclusiveLock);
 	owner = rel->rd_rel->relowner;
 	schema = get_namespace_name(RelationGetNamespace(rel));

@@ -40,13 +40,14 @@ Example: SELECT es_last_position() - es_horizon() AS behind;';
 CREATE FUNCTION @extschema@.es_incarnation() RETURNS uuid
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_incarnation() IS
-'Which life of this log positions belong to now; NULL before the first write. Store it beside every position that is kept outside this database.
+'Which life of this log positions belong to now; NULL before the first chunk is made, which the first append does. Store it beside every position that is kept outside this database.
 Example: SELECT es_incarnation();';
 
 CREATE FUNCTION @extschema@.es_writers(OUT pid integer, OUT "position" bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_writers() IS
-'The open transactions of this database that have drawn positions, with a lower bound of each. es_in_flight() says more.';
+'The open transactions of this database that have drawn positions, with a lower bound of each. es_in_flight() says more.
+Example: SELECT * FROM es_writers();';
 
 CREATE FUNCTION @extschema@.es_in_flight(
     OUT pid integer, OUT "position" bigint, OUT behind bigint, OUT age interval,

@@ -144,22 +144,23 @@ EsUuidNext(pg_uuid_t *uuid)
 	uuid->data[8] = 0x80 | (uuid->data[8] & 0x3f);
 }
 
-/* A W3C traceparent of version 00: 00-<32 hex>-<16 hex>-<2 hex>, or nothing. */
-static bool
-check_traceparent(char **newval, void **extra, GucSource source)
+/* A W3C traceparent of version 00: 00-<32 hex>-<16 hex>-<2 hex>. */
+bool
+EsIsTraceparent(const char *value)
 {
-	const char *value = *newval;
-
-	if (value == NULL || *value == '\0')
-		return true;
-	if (strlen(value) == 55 && value[2] == '-' && value[35] == '-' && value[52] == '-' &&
-		strspn(value, "0123456789abcdef-") == 55 &&
+	return strlen(value) == 55 && value[2] == '-' && value[35] == '-' && value[52] == '-' &&
 		strspn(value, "0123456789abcdef") == 2 &&
 		strspn(value + 3, "0123456789abcdef") == 32 &&
 		strspn(value + 36, "0123456789abcdef") == 16 &&
-		strspn(value + 53, "0123456789abcdef") == 2)
+		strspn(value + 53, "0123456789abcdef") == 2;
+}
+
+static bool
+check_traceparent(char **newval, void **extra, GucSource source)
+{
+	if (*newval == NULL || **newval == '\0' || EsIsTraceparent(*newval))
 		return true;
-	GUC_check_errdetail("A traceparent looks like \"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\".");
+	GUC_check_errdetail("A traceparent looks like \"%s\".", ES_TRACEPARENT_EXAMPLE);
 	return false;
 }
 

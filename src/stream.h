@@ -54,6 +54,8 @@ enum
 
 #define Natts_es_streams	Anum_es_streams_max_age
 
+#define ES_TRACEPARENT_EXAMPLE	"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 /* Expected versions that are not versions. */
 #define ES_NO_STREAM		(-1)
 #define ES_ANY				(-2)
@@ -103,6 +105,7 @@ extern void EsCheckText(const text *value, const char *what);
 extern int	EsCategoryLength(const text *stream);
 extern int32 EsCategoryHash(const char *category, int length);
 extern void EsUuidNext(pg_uuid_t *uuid);
+extern bool EsIsTraceparent(const char *value);
 extern text *EsSettingCorrelationId(void);
 extern text *EsSettingCausationId(void);
 extern text *EsSettingTraceparent(void);

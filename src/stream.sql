@@ -108,7 +108,7 @@ RETURNS @extschema@.es_appended LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_P
 COMMENT ON FUNCTION @extschema@.es_append(text, text, jsonb, bigint, jsonb, uuid, text, timestamptz, text, text) IS
 'Appends one event to a stream in the caller''s transaction and returns its version, position and id.
 expected_version: the stream''s version before the append, from 0, or es_any() (the default), es_no_stream(), es_stream_exists().
-event_id: given, a retry at the same place returns the first answer and writes nothing; not given, a UUIDv7 is made.
+event_id: given, a retry at the same place returns the first answer and writes nothing (with es_any() and es_stream_exists() it is looked for in the stream''s newest two chunks); not given, a UUIDv7 is made.
 Names, types and ids: 1 to 1,024 bytes without control characters.
 Errors: SE001 version conflict, SE002 stream deleted, SE004 same event id with other content, 22004 required argument is null, 22023 bad value, 25006 read-only transaction.
 Example: SELECT * FROM es_append(''order-42'', ''OrderPlaced'', ''{"total": 99.99}'', es_no_stream());';

@@ -259,6 +259,7 @@ fill_slot(TupleTableSlot *slot, const EsBatch *batch, uint32 i, const EsStream *
 	bool	   *nulls = slot->tts_isnull - 1;
 
 	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 	for (AttrNumber column = Anum_es_events_type; column <= Natts_es_events; column++)
 		values[column] = batch_value(batch, i, column, &nulls[column]);
 	memset(slot->tts_isnull, false, Anum_es_events_event_id * sizeof(bool));
@@ -344,11 +345,11 @@ write_events(const EsBatch *batch, const EsStream *stream, EsHead head,
 	TimestampTz now = GetCurrentTimestamp();
 	EsPosition	chunk_of_head = head.chunk;
 	Run			run = {0, 0, first, head.version + 1};
+	EsChunk		chunk = {0, 0, InvalidOid};
 
 	EsChunkEnsure(ES_CHUNK_EVENTS, first, first + batch->n - 1);
 	while (run.first < batch->n)
 	{
-		EsChunk		chunk;
 		Relation	leaf = NULL;
 		EsTarget	target;
 
@@ -356,11 +357,9 @@ write_events(const EsBatch *batch, const EsStream *stream, EsHead head,
 			leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, RowExclusiveLock);
 		if (leaf == NULL)
 			elog(ERROR, "no chunk for position " UINT64_FORMAT, run.position);
-		if (RelationGetNumberOfAttributes(leaf) != Natts_es_events)
-			elog(ERROR, "\"%s\" does not have the columns of es_events", RelationGetRelationName(leaf));
 
 		run.n = Min(batch->n - run.first, chunk.upper - run.position);
-		EsTargetOpen(&target, leaf, false);
+		EsTargetOpen(&target, leaf, Natts_es_events, false);
 		if (run.n == 1)
 			write_one(&target, batch, stream, &run, now, id);
 		else
@@ -374,8 +373,8 @@ write_events(const EsBatch *batch, const EsStream *stream, EsHead head,
 		run.first += run.n;
 		run.position += run.n;
 		run.version += run.n;
-		EsChunkAhead(ES_CHUNK_EVENTS, &chunk, run.position - 1);
 	}
+	EsChunkAhead(ES_CHUNK_EVENTS, &chunk, run.position - 1);
 }
 
 static void

@@ -296,6 +296,11 @@ json_datum(const struct JsonKey *key, JsonbValue *value)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("key \"%s\" of an event must be a string", key->name)));
 	string = pnstrdup(value->val.string.val, value->val.string.len);
+	if (key->column == Anum_es_events_traceparent && !EsIsTraceparent(string))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid traceparent \"%s\"", string),
+				 errdetail("A traceparent looks like \"%s\".", ES_TRACEPARENT_EXAMPLE)));
 	switch (key->type)
 	{
 		case UUIDOID:

@@ -107,7 +107,7 @@ make_row(TupleTableSlot *slot, const text *name, uint32 n)
 		elog(ERROR, "no chunk for position " UINT64_FORMAT, id);
 
 	ExecClearTuple(slot);
-	memset(slot->tts_isnull, true, Natts_es_streams * sizeof(bool));
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 	memset(slot->tts_isnull, false, Anum_es_streams_name * sizeof(bool));
 	slot->tts_values[Anum_es_streams_stream_id - 1] = Int64GetDatum((int64) id);
 	slot->tts_values[Anum_es_streams_created_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
@@ -132,7 +132,7 @@ insert_row(Relation rel, const text *name, uint32 n, EsStream *stream)
 	bool		inserted = false;
 	bool		conflict = true;
 
-	EsTargetOpen(&target, rel, true);
+	EsTargetOpen(&target, rel, Natts_es_streams, true);
 	make_row(slot, name, n);
 	slot->tts_tableOid = RelationGetRelid(rel);
 	while (conflict &&

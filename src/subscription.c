@@ -149,22 +149,20 @@ read_subscription(const text *name, Snapshot snapshot, bool lock, Subscription *
 	subscription->cursor = read_cursor(subscription->id, snapshot);
 }
 
-/* Move a subscription's lane; a place that it has reached already is no news. */
+/* Move a locked subscription's lane; a place that it has reached already is no news. */
 static void
-move_cursor(const text *name, EsPosition position)
+move_cursor(const Subscription *subscription, EsPosition position)
 {
-	Subscription subscription;
-	Datum		values[Natts_es_cursors];
+	Datum		values[Natts_es_cursors] = {
+		Int32GetDatum(subscription->id),
+		Int32GetDatum(LANE),
+		Int64GetDatum(EPOCH),
+		Int64GetDatum((int64) position)
+	};
 	bool		nulls[Natts_es_cursors] = {false};
 
-	read_subscription(name, SnapshotSelf, true, &subscription);
-	if (position <= subscription.cursor)
-		return;
-	values[0] = Int32GetDatum(subscription.id);
-	values[1] = Int32GetDatum(LANE);
-	values[2] = Int64GetDatum(EPOCH);
-	values[3] = Int64GetDatum((int64) position);
-	EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
+	if (position > subscription->cursor)
+		EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
 }
 
 /* An event's row of es_delivery. */
@@ -222,7 +220,10 @@ look(const text *name, Delivery *delivery, EsOrderedRead *read)
 			  GetActiveSnapshot(), deliver, delivery);
 	if (delivery->left == before && read->horizon > subscription.cursor + SKIP_MIN &&
 		!XactReadOnly)
-		move_cursor(name, read->horizon);
+	{
+		read_subscription(name, SnapshotSelf, true, &subscription);
+		move_cursor(&subscription, read->horizon);
+	}
 	EsOrderedReadEnd(read);
 	return delivery->left < before;
 }
@@ -292,6 +293,7 @@ Datum
 es_ack(PG_FUNCTION_ARGS)
 {
 	text	   *name = EsArgName(fcinfo, 0, "subscription name");
+	Subscription subscription;
 
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
 		ereport(ERROR,
@@ -299,6 +301,7 @@ es_ack(PG_FUNCTION_ARGS)
 				 errmsg("lane, epoch and position must not be null")));
 	PreventCommandIfReadOnly("es_ack()");
 	EsRequirePrimary();
+	read_subscription(name, SnapshotSelf, true, &subscription);
 	if (PG_GETARG_INT32(1) != LANE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -315,6 +318,6 @@ es_ack(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("cannot acknowledge position " INT64_FORMAT, PG_GETARG_INT64(3)),
 				 errdetail("It has not been handed out yet.")));
-	move_cursor(name, (EsPosition) PG_GETARG_INT64(3));
+	move_cursor(&subscription, (EsPosition) PG_GETARG_INT64(3));
 	PG_RETURN_VOID();
 }

@@ -69,8 +69,15 @@ BEGIN
         RAISE EXCEPTION 'invalid subscription source "%"', source
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The source is ''events''.';
     END IF;
-    IF pg_catalog.array_position(categories, NULL) IS NOT NULL OR pg_catalog.array_position(types, NULL) IS NOT NULL THEN
+    IF EXISTS (SELECT FROM pg_catalog.unnest(categories) AS f(n) WHERE n IS NULL
+               UNION ALL SELECT FROM pg_catalog.unnest(types) AS f(n) WHERE n IS NULL) THEN
         RAISE EXCEPTION 'subscription filters must not contain nulls' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF EXISTS (SELECT FROM (SELECT pg_catalog.unnest(categories) UNION ALL SELECT pg_catalog.unnest(types)) AS f(n)
+                WHERE n = '' OR pg_catalog.octet_length(n) > 1024 OR n ~ '[\x01-\x1f\x7f]') THEN
+        RAISE EXCEPTION 'invalid name in a subscription filter'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'A name has 1 to 1,024 bytes and no control characters.';
     END IF;
     start_position := CASE
         WHEN start = 'beginning' THEN 0
@@ -101,6 +108,9 @@ RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET sear
 DECLARE
     id integer;
 BEGIN
+    IF name IS NULL THEN
+        RAISE EXCEPTION 'subscription name must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     DELETE FROM @extschema@.es_subscriptions AS s WHERE s.name = es_drop_subscription.name
     RETURNING s.subscription_id INTO id;
     IF id IS NULL THEN
@@ -110,7 +120,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.es_drop_subscription(text) IS
 'Drops a subscription and its cursor.
-Errors: 42704 does not exist.
+Errors: 42704 does not exist, 22004.
 Example: SELECT es_drop_subscription(''mailer'');';
 
 CREATE FUNCTION @extschema@.es_fetch(
