@@ -417,7 +417,7 @@ read_environment(RelayConfig *config, Buffer *errors)
 			set_option(config, option, value, &origin, errors);
 	}
 
-	for (char **variable = environ; *variable != NULL; variable++)
+	for (char **variable = environ; variable != NULL && *variable != NULL; variable++)
 	{
 		size_t		len = strcspn(*variable, "=");
 		bool		section = false;

@@ -113,10 +113,14 @@ test_refusals(void)
 	refused("[pipeline]\nsubscription = s\n\njust text\n",
 			"FILE:4: \"just text\" is neither \"key = value\" nor \"[section]\"\n", "a line of neither kind");
 	refused("[pipeline\n", "FILE:1: a section is missing its \"]\"\n", "half a section");
-	refused("[pipeline]\nsubscription = s\nbatch_size = 0\npoll_interval_ms = 10s\nmaintain_interval_s = 99999999999999999999\nbatch_size = 3\n",
-			"FILE:3: invalid value \"0\" for \"batch_size\" in section [pipeline], a number from 1 to 100000 is needed\n"
-			"FILE:4: invalid value \"10s\" for \"poll_interval_ms\" in section [pipeline], a number from 10 to 60000 is needed\n"
-			"FILE:5: invalid value \"99999999999999999999\" for \"maintain_interval_s\" in section [pipeline], a number from 0 to 86400 is needed\n"
+	refused("[pipeline]\nsubscription = s\nbatch_size = 0\npoll_interval_ms = 10s\n"
+			"maintain_interval_s = 99999999999999999999\nbatch_size = 3\n",
+			"FILE:3: invalid value \"0\" for \"batch_size\" in section [pipeline], "
+			"a number from 1 to 100000 is needed\n"
+			"FILE:4: invalid value \"10s\" for \"poll_interval_ms\" in section [pipeline], "
+			"a number from 10 to 60000 is needed\n"
+			"FILE:5: invalid value \"99999999999999999999\" for \"maintain_interval_s\" in section [pipeline], "
+			"a number from 0 to 86400 is needed\n"
 			"FILE:6: \"batch_size\" in section [pipeline] was given in line 3 already\n",
 			"all mistakes at once, numbers out of range, a key that comes twice");
 	refused("[pipeline]\nsubscription = s\ncreate = yes\n[sink]\ntype = kafka9\n",
@@ -124,10 +128,12 @@ test_refusals(void)
 			"FILE:5: invalid value \"kafka9\" for \"type\" in section [sink], one of these is needed: stdout\n",
 			"words that are not known");
 	refused("[pipeline]\nbatch_size = \n",
-			"FILE:2: invalid value \"\" for \"batch_size\" in section [pipeline], a number from 1 to 100000 is needed\n",
+			"FILE:2: invalid value \"\" for \"batch_size\" in section [pipeline], "
+			"a number from 1 to 100000 is needed\n",
 			"an empty number");
 	refused("[pipeline]\nsubscription = \n",
-			"\"subscription\" in section [pipeline] is required: set it in the file given with --config, or as ES_RELAY_PIPELINE_SUBSCRIPTION\n",
+			"\"subscription\" in section [pipeline] is required: "
+			"set it in the file given with --config, or as ES_RELAY_PIPELINE_SUBSCRIPTION\n",
 			"a required value that is empty");
 
 	load(&config, "[pipeline]\nsub\0script", 17, errors, sizeof(errors));
@@ -161,7 +167,9 @@ test_environment(void)
 	ConfigFree(&config);
 
 	setenv("ES_RELAY_PIPELINE_POLL_INTERVAL_MS", "-1", 1);
-	refused("", "environment variable ES_RELAY_PIPELINE_POLL_INTERVAL_MS: invalid value \"-1\" for \"poll_interval_ms\" in section [pipeline], a number from 10 to 60000 is needed\n",
+	refused("", "environment variable ES_RELAY_PIPELINE_POLL_INTERVAL_MS: "
+			"invalid value \"-1\" for \"poll_interval_ms\" in section [pipeline], "
+			"a number from 10 to 60000 is needed\n",
 			"an invalid value names its variable");
 	unsetenv("ES_RELAY_PIPELINE_POLL_INTERVAL_MS");
 
@@ -208,7 +216,8 @@ test_sample(char *program)
 		   "es-relay.conf.sample is what --sample-config prints");
 
 	refused(BufferToText(&sample),
-			"\"subscription\" in section [pipeline] is required: set it in the file given with --config, or as ES_RELAY_PIPELINE_SUBSCRIPTION\n",
+			"\"subscription\" in section [pipeline] is required: "
+			"set it in the file given with --config, or as ES_RELAY_PIPELINE_SUBSCRIPTION\n",
 			"it lacks only what is required");
 
 	/* With every default spelled out it must be valid, and change nothing. */

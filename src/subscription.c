@@ -277,13 +277,20 @@ es_fetch(PG_FUNCTION_ARGS)
 	delivery.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	delivery.left = count;
 
+	/*
+	 * One who waits sleeps until the horizon moves.  One who does not is told by
+	 * the next commit's notification; what came meanwhile is looked at.
+	 */
 	while (!look(name, &delivery, &read))
 	{
-		/* the next commit shall notify, and what came meanwhile is looked at */
-		EsWakeArm(read.log);
-		if (look(name, &delivery, &read) ||
-			!EsWakeWait(read.log, read.horizon, until))
-			break;
+		if (EsWakeWait(read.log, read.horizon, until))
+			continue;
+		if (PG_ARGISNULL(3))
+		{
+			EsWakeArm(read.log);
+			(void) look(name, &delivery, &read);
+		}
+		break;
 	}
 	return (Datum) 0;
 }

@@ -127,7 +127,7 @@ CREATE FUNCTION @extschema@.es_fetch(
     subscription text, consumer text, max_count integer DEFAULT 1000, wait interval DEFAULT NULL)
 RETURNS SETOF @extschema@.es_delivery LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_fetch(text, text, integer, interval) IS
-'Returns what comes after the subscription''s cursor, in position order and up to the horizon, at most max_count rows. With wait (at most 30 s) an empty answer comes only after so long; a commit ends the wait at once. What is not acknowledged is handed out again by the next call. One consumer at a time.
+'Returns what comes after the subscription''s cursor, in position order and up to the horizon, at most max_count rows. With wait (at most 30 s) an empty answer comes only after so long; a commit ends the wait at once; without wait an empty answer asks the next commit for a notification on channel es_pg. What is not acknowledged is handed out again by the next call. One consumer at a time.
 Errors: 42704 no such subscription, SE006 under REPEATABLE READ or SERIALIZABLE, 25001 wait in a transaction that has written, 22004, 22023.
 Example: SELECT * FROM es_fetch(''mailer'', ''host-1'', 100, ''5 s'');';
 

@@ -212,8 +212,8 @@ print_table() {
     printf 'row\twhat, and below it against what\tunit\tmedian (lowest .. highest)\t\t\tratio\tbar\t\n'
     cat "$ES_WORK/table"
   } | awk -F '\t' '{
-    printf "%-16s %-52s %-9s %-38s %6s  %5s  %s\n", $1, $2, $3, $4, $7, $8, $9
-    if ($5 != "") printf "%-16s   %-50s %-9s %s\n", "", $5, "", $6
+    printf "%-16s %-62s %-9s %-38s %6s  %5s  %s\n", $1, $2, $3, $4, $7, $8, $9
+    if ($5 != "") printf "%-16s   %-60s %-9s %s\n", "", $5, "", $6
   }'
-  [ ! -s "$ES_WORK/notes" ] || { echo; cat "$ES_WORK/notes"; }
+  [ ! -s "$ES_WORK/notes" ] || { echo; sort -u "$ES_WORK/notes"; }
 }

@@ -106,6 +106,10 @@ size() {
   local what es plain
   read_database
   while IFS='|' read -r what es plain; do
-    line "$what" bytes "$(figure "$es")" 'plain table' "$(figure "$plain")" "$(ratio_of "$es" "$plain")" - ''
+    if [ "$plain" = 0.000 ]; then
+      line "$what" bytes "$(figure "$es")" '' '' - - ''
+    else
+      line "$what" bytes "$(figure "$es")" 'plain table' "$(figure "$plain")" "$(ratio_of "$es" "$plain")" - ''
+    fi
   done < <(sql -At -d bench_read -v events="$read_events" -f size.sql)
 }
