@@ -21,6 +21,7 @@
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/relcache.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -30,6 +31,7 @@ typedef struct ChunkMap
 {
 	Oid			parent;
 	bool		valid;
+	uint64		news;			/* how often the parent was said to have changed */
 	int			nchunks;
 	EsChunk    *chunks;			/* in TopMemoryContext */
 } ChunkMap;
@@ -45,7 +47,10 @@ invalidate(Oid relation)
 	for (int kind = 0; kind < ES_CHUNK_KINDS; kind++)
 	{
 		if (relation == InvalidOid || relation == maps[kind].parent)
+		{
 			maps[kind].valid = false;
+			maps[kind].news++;
+		}
 	}
 }
 
@@ -79,16 +84,43 @@ EsChunkParent(EsChunkKind kind)
 	return kind == ES_CHUNK_EVENTS ? catalog->events : catalog->outbox;
 }
 
-/* Copy the parent's partition descriptor, which has the bounds in order. */
+/*
+ * The parent's partition descriptor, as new as this backend's news of it.  The
+ * relation cache may hold an older one: news that come in while it builds a
+ * descriptor are taken as dealt with.  A chunk missing from the map would be
+ * passed over by readers, so the cache's is thrown away, and built again until
+ * no news come in between.
+ */
+static PartitionDesc
+fresh_descriptor(ChunkMap *map, Relation rel)
+{
+	PartitionDesc desc;
+	uint64		before;
+
+	do
+	{
+		RelationCacheInvalidateEntry(RelationGetRelid(rel));
+		before = map->news;
+		desc = RelationGetPartitionDesc(rel, true);
+	} while (before != map->news);
+	return desc;
+}
+
+/* Copy the descriptor, which has the bounds in order. */
 static void
 build_map(ChunkMap *map, Oid parent)
 {
-	Relation	rel = table_open(parent, AccessShareLock);
-	PartitionDesc desc = RelationGetPartitionDesc(rel, true);
-	PartitionBoundInfo bounds = desc->boundinfo;
+	Relation	rel;
+	PartitionDesc desc;
+	PartitionBoundInfo bounds;
 	EsChunk    *chunks;
 	int			n = 0;
 
+	map->valid = false;
+	map->parent = parent;		/* whose news count from here on */
+	rel = table_open(parent, AccessShareLock);
+	desc = fresh_descriptor(map, rel);
+	bounds = desc->boundinfo;
 	chunks = MemoryContextAlloc(TopMemoryContext, sizeof(EsChunk) * (desc->nparts + 1));
 	for (int i = 1; bounds != NULL && i < bounds->ndatums; i++)
 	{
@@ -101,14 +133,12 @@ build_map(ChunkMap *map, Oid parent)
 		chunks[n].leaf = desc->oids[bounds->indexes[i]];
 		n++;
 	}
-	table_close(rel, AccessShareLock);
-
 	if (map->chunks)
 		pfree(map->chunks);
 	map->chunks = chunks;
 	map->nchunks = n;
-	map->parent = parent;
 	map->valid = true;
+	table_close(rel, AccessShareLock);
 }
 
 static ChunkMap *

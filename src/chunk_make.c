@@ -290,12 +290,16 @@ await_worker(EsLog *log, const Order *order)
 	ConditionVariableCancelSleep();
 }
 
-/* Was the parent created by this very transaction, unseen by any worker? */
+/*
+ * Can no worker do it: because the parent was created by this very transaction
+ * and no other sees it, or because this transaction has it locked?
+ */
 static bool
 parent_is_mine(EsChunkKind kind)
 {
 	Relation	rel = table_open(EsChunkParent(kind), AccessShareLock);
-	bool		mine = rel->rd_createSubid != InvalidSubTransactionId;
+	bool		mine = rel->rd_createSubid != InvalidSubTransactionId ||
+		CheckRelationLockedByMe(rel, ShareUpdateExclusiveLock, true);
 
 	table_close(rel, AccessShareLock);
 	return mine;

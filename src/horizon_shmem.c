@@ -31,6 +31,7 @@
 #include "storage/bufpage.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 
 #include "catalog.h"
@@ -228,20 +229,6 @@ EsBoundRead(Oid sequence)
 	return bound;
 }
 
-/* Does any backend of this database live? */
-static bool
-database_in_use(Oid database)
-{
-	for (int i = 0; i < MaxBackends; i++)
-	{
-		PGPROC	   *proc = &ProcGlobal->allProcs[i];
-
-		if (proc->pid != 0 && proc->databaseId == database)
-			return true;
-	}
-	return false;
-}
-
 /*
  * May this slot be given to another log?  A database has one installation of
  * the extension, so another sequence of this one's is dropped, or is being
@@ -251,7 +238,7 @@ database_in_use(Oid database)
 static bool
 recyclable(const EsLog *log)
 {
-	return log->database == MyDatabaseId || !database_in_use(log->database);
+	return log->database == MyDatabaseId || CountDBBackends(log->database) == 0;
 }
 
 /* The slot of this log, or NULL; needs the lock. */

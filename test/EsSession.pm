@@ -7,7 +7,7 @@
 #   my $s = EsSession->new($node, dbname => 'postgres');
 #   my @rows = $s->rows('SELECT a, b FROM t');       # array references; dies on an error
 #   my $value = $s->value('SELECT 1');               # the first column of the first row
-#   my $r = $s->try('SELECT 1/0');                   # { rows, sqlstate, message, lost }; never dies
+#   my $r = $s->try('SELECT 1/0');                   # { rows, tag, sqlstate, message, lost }; never dies
 #   $s->send('COMMIT'); ...; my $r = $s->receive(5); # undef if no answer came in 5 seconds
 package EsSession;
 
@@ -176,6 +176,10 @@ sub _take
 		my %field = map { substr($_, 0, 1) => substr($_, 1) } grep { length } split /\0/, $body;
 		$self->{answer}{sqlstate} = $field{C};
 		$self->{answer}{message} = $field{M};
+	}
+	elsif ($type eq 'C')
+	{
+		$self->{answer}{tag} = unpack 'Z*', $body;
 	}
 	elsif ($type eq 'A')
 	{

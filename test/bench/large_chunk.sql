@@ -4,10 +4,11 @@ DECLARE
     upper bigint;
 BEGIN
     LOOP
-        PERFORM * FROM es_append_batch('filler', array_fill('Filled'::text, '{100}'), array_fill(data, '{100}'));
+        PERFORM * FROM es_append_batch('filler', array_fill('Filled'::text, '{100}'),
+                                       array_fill(data, '{100}'));
         COMMIT;
-        SELECT pg_catalog.substring(pg_catalog.pg_get_expr(c.relpartbound, c.oid), 'TO \(''?([0-9]+)')::bigint INTO upper
-          FROM pg_catalog.pg_class AS c
+        SELECT substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''?([0-9]+)')::bigint INTO upper
+          FROM pg_class AS c
          WHERE c.oid = (SELECT e.tableoid FROM es_events AS e ORDER BY e."position" DESC LIMIT 1);
         EXIT WHEN upper - es_last_position() > 1000000;
     END LOOP;

@@ -5,8 +5,9 @@
 #
 # Why the figures can be compared: the sides of a row take turns (A B A B ...), so what the machine does meanwhile hits
 # all of them; each side has one sample before the first that counts, to warm it up; of the others the median counts,
-# with the lowest and the highest beside it. A row starts from a checkpoint, in databases of its own, so it gives the same alone
-# and with all the others. The server's log must be free of errors: a sample that failed is no sample.
+# with the lowest and the highest beside it. A row starts from a checkpoint and, but for the reads, in databases of its
+# own, so it gives the same alone and with all the others. The server's log must be free of errors: a sample that
+# failed is no sample.
 
 # shellcheck shell=bash
 rows=()
@@ -59,13 +60,13 @@ interleave() {
 }
 
 # pgbench_rate DATABASE CLIENTS SCRIPT [pgbench's options]: RATE is the transactions a second, without the time to
-# connect. Statements are prepared once a connection. Without -t it runs for the sample's seconds.
+# connect. Statements are prepared once a connection. Without -t or -T it runs for the sample's seconds.
 pgbench_rate() {
   local database=$1 clients=$2 script=$3 out threads=$2
   shift 3
   [ "$threads" -le "$cpus" ] || threads=$cpus
   case " $* " in
-    *' -t '*) ;;
+    *' -t '* | *' -T '*) ;;
     *) if [ "$seconds" -gt 0 ]; then set -- "$@" -T "$seconds"; else set -- "$@" -t 20; fi ;;
   esac
   out=$(es_as "$ES_BIN/pgbench" -n -M prepared -c "$clients" -j "$threads" -f "$script" -D data="$data" "$@" \
@@ -81,7 +82,8 @@ ratio_of() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", (b > 0 ? a / b : 0)
 
 declare -A held_fd held_pid
 
-# hold NAME DATABASE SQL: a session that runs SQL and then sits there, idle in its transaction, until release NAME.
+# hold NAME DATABASE SQL: a session that runs SQL and then sits there, idle in its transaction and with a snapshot,
+# until release NAME.
 hold() {
   local fifo=$ES_WORK/tmp/$1.fifo fd
   es_as mkfifo "$fifo"
@@ -91,7 +93,8 @@ hold() {
   held_fd[$1]=$fd
   rm -f "$fifo"
   printf '%s\n' "$3" >&"$fd"
-  await "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bench $1' AND state = 'idle in transaction'"
+  await "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bench $1' AND state = 'idle in transaction'
+    AND backend_xmin IS NOT NULL"
 }
 
 release() {
@@ -136,7 +139,8 @@ consume_end() {
 
 # consumed_all DATABASE: has the subscription acknowledged the last event of all?
 consumed_all() {
-  [ "$(sql -At -d "$1" -c 'SELECT (SELECT max("position") FROM es_cursors) = (SELECT max("position") FROM es_events)')" = t ]
+  local query='SELECT (SELECT max("position") FROM es_cursors) = (SELECT max("position") FROM es_events)'
+  [ "$(sql -At -d "$1" -c "$query")" = t ]
 }
 
 # ------------------------------------------------------------------ databases
@@ -169,7 +173,8 @@ drop() {
 
 # figure NUMBER: with commas, and decimals only where it is small.
 figure() {
-  awk -v x="$1" 'BEGIN { printf (x < 100 ? "%.1f" : "%.0f"), x }' | sed ':a; s/^\([0-9]\{1,\}\)\([0-9]\{3\}\)/\1,\2/; ta'
+  awk -v x="$1" 'BEGIN { printf (x < 100 ? "%.1f" : "%.0f"), x }' |
+    sed ':a; s/^\([0-9]\{1,\}\)\([0-9]\{3\}\)/\1,\2/; ta'
 }
 
 # spread SIDE: median, lowest and highest of its samples.
@@ -191,7 +196,8 @@ compare() {
 
 # shown FACTOR MEDIAN LOWEST HIGHEST
 shown() {
-  printf '%s (%s .. %s)' "$(figure "$(scaled "$2" "$1")")" "$(figure "$(scaled "$3" "$1")")" "$(figure "$(scaled "$4" "$1")")"
+  printf '%s (%s .. %s)' "$(figure "$(scaled "$2" "$1")")" "$(figure "$(scaled "$3" "$1")")" \
+    "$(figure "$(scaled "$4" "$1")")"
 }
 
 # line WHAT UNIT FIGURES AGAINST FIGURES RATIO BAR VERDICT

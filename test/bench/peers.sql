@@ -1,9 +1,9 @@
 -- Other ways to do the same, in our own words after their documented designs.
 
 -- lock_append: an event store in plpgsql with one table. An advisory lock per category, held to the end of the
--- transaction, puts the writers of a category in line, so that a reader of the category who remembers the last position
--- skips nothing; what it guarantees beyond that is es_append's: versions without holes, an expected version checked
--- (here none is asked for). Its table has the columns and the number of indexes of a chunk, with the stream's name in the row.
+-- transaction, puts the writers of a category in line, so that a reader of the category who remembers the last
+-- position skips nothing. Versions have no holes and an expected version is checked (here none is asked for), as
+-- es_append does. Its table has the columns and the number of indexes of a chunk, with the stream's name in the row.
 CREATE TABLE lock_events (
     "position"      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     version         bigint NOT NULL,

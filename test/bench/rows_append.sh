@@ -15,7 +15,6 @@ append_database() {
   fill "$1" "$append_streams" 1 1
   fill_plain "$1"
   tidy "$1"
-  ready
 }
 
 # Both sides: the same streams at random, the same data as a parameter, a transaction and so a commit each.
@@ -27,6 +26,7 @@ sample_plain_insert() { pgbench_rate "$row" "$clients" append_plain.sql -D strea
 append_with() {
   local clients=$1
   append_database "$row"
+  ready
   interleave es_append plain_insert
   compare 0.95 es_append "es_append, clients: $clients" plain_insert 'prepared INSERT, same columns and indexes'
   drop "$row"
@@ -41,12 +41,14 @@ sample_plain_batch() { pgbench_rate "$row" 2 batch_plain.sql -D streams="$append
 
 batch_1000() {
   append_database "$row"
+  ready
   interleave es_append_batch plain_batch
-  compare 1.4 es_append_batch 'es_append_batch of 1,000, 2 clients' plain_batch 'INSERT ... SELECT of 1,000 rows' 1000 events/s
+  compare 1.4 es_append_batch 'es_append_batch of 1,000, 2 clients' \
+    plain_batch 'INSERT ... SELECT of 1,000 rows' 1000 events/s
   drop "$row"
 }
 
-# The peer guarantees the same to a reader of one category, and so much less concurrency to its writers. Both are called
+# The peer guarantees the same to a reader of one category, with no concurrency between its writers. Both are called
 # alike, with the stream's name, and answer with version, position and id.
 sample_lock_append() { pgbench_rate "$row" 32 append_lock.sql -D streams="$append_streams"; }
 
@@ -58,14 +60,15 @@ INSERT INTO lock_events (version, category, stream, type, data)
 SELECT 0, 'order', s.name, 'OrderPlaced', :'data' FROM es_streams AS s ORDER BY s.stream_id;
 END
   tidy "$row"
+  ready
   interleave es_append lock_append
   compare 4 es_append 'es_append, 32 clients, one category' lock_append 'plpgsql append, advisory lock per category'
   drop "$row"
 }
 
 # A snapshot holds back the clean-up of its own database only. So there are two alike in one cluster: in one of them a
-# session has sat in REPEATABLE READ since before the first append. Both get the same load by turns until that snapshot is
-# as old as asked for, so that whatever can pile up does; then the samples alternate between the two.
+# session has sat in REPEATABLE READ since before the first sample. Both get the same load by turns until that snapshot
+# is as old as asked for, so that whatever can pile up does; then the samples alternate between the two.
 sample_held() { pgbench_rate held 4 append_hot.sql; }
 sample_rest() { pgbench_rate rest 4 append_hot.sql; }
 

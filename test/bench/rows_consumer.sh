@@ -5,9 +5,9 @@ row open_transaction $((15 / shrink + 5 * (rounds + warm) * open_seconds)) 5
 row armed_notify $((15 / shrink)) 3
 
 # What a consumer gets while somebody's transaction is open. Each sample opens that transaction, lets 4 clients append
-# until it is as old as asked for, then has a backlog written, and measures how fast the consumer gets through
-# it: everything that is delivered was written after the transaction began, and a reader that waited for it would get nothing.
-# With "xid" the transaction has written, in a table of its own; it is in the consumer's database or in another one.
+# until it is as old as asked for, then has a backlog written, and measures how fast the consumer gets through it. All
+# that is delivered was written after the transaction began: a reader that waited for its end would get nothing. With
+# "xid" the transaction has written, in a table of its own; it is in the consumer's database or in another one.
 open_batches=200
 [ "$scale" = full ] || open_batches=20
 
@@ -57,8 +57,8 @@ open_transaction() {
 }
 
 # What waking a consumer costs the writers: 32 clients append, and one consumer long-polls in es_fetch and acknowledges.
-# Under load es_pg notifies nobody, because nobody waits. The other way is a NOTIFY in each transaction,
-# here in the same statement as the append, with the same consumer, who also listens. Measured are the writers.
+# Under load es_pg notifies nobody, because nobody waits. The other way is a NOTIFY in each transaction, here in the
+# same statement as the append, with the same consumer, who also listens. Measured are the writers.
 sample_without_consumer() { pgbench_rate armed_notify 32 append_es.sql -D streams="$append_streams"; }
 sample_with_consumer() { appends_beside_consumer append_es.sql 0; }
 sample_notify_each() { appends_beside_consumer append_notify.sql 1; }
@@ -75,6 +75,7 @@ appends_beside_consumer() {
 armed_notify() {
   local without='the same without a consumer'
   append_database armed_notify
+  ready
   interleave without_consumer with_consumer notify_each
   compare - with_consumer 'es_append, 32 clients, a consumer attached' without_consumer "$without"
   compare - notify_each 'the same and NOTIFY in each transaction' without_consumer "$without"

@@ -37,15 +37,16 @@ sample_plain_read_stream() {
 read_stream_100() {
   read_database
   interleave es_read_stream plain_read_stream
-  compare 0.9 es_read_stream 'es_read_stream, 100 events, 1 client' plain_read_stream 'prepared SELECT of the same rows' 100 events/s
+  compare 0.9 es_read_stream 'es_read_stream, 100 events, 1 client' \
+    plain_read_stream 'prepared SELECT of the same rows' 100 events/s
 }
 
 # Log reads: a sample is one pass over the whole log. The sides with a bar are what a consumer does, a prepared SELECT
 # through libpq; theirs is pgbench's time without connecting. COPY is psql's \timing of the same rows in the same
-# batches straight from the chunk, with the columns that the reads return and a constant for the stream's name; where each batch
-# begins is known beforehand and costs nothing. Both clients take the rows and throw them away.
-copy_columns="\"position\", 'order-12345', version, event_id, type, schema_version, source, data, metadata, correlation_id,
-  causation_id, traceparent, COALESCE(occurred_at, recorded_at), recorded_at"
+# batches straight from the chunk, with the columns that the reads return and a constant for the stream's name; where
+# each batch begins is known beforehand and costs nothing. Both clients take the rows and throw them away.
+copy_columns="\"position\", 'order-12345', version, event_id, type, schema_version, source, data, metadata,
+  correlation_id, causation_id, traceparent, COALESCE(occurred_at, recorded_at), recorded_at"
 
 # copy_scripts: the psql scripts of the COPY sides.
 copy_scripts() {
@@ -55,7 +56,8 @@ copy_scripts() {
   starts=$(sql -At -d bench_read -c "SELECT 0 UNION ALL SELECT p FROM (SELECT \"position\" AS p, row_number()
     OVER (ORDER BY \"position\") AS n FROM es_events) AS e WHERE n % $batch = 0 AND n < $read_events ORDER BY 1")
   awk -v columns="${copy_columns//$'\n'/ }" -v leaf="$leaf" -v batch="$batch" '{
-    print "COPY (SELECT " columns " FROM " leaf " WHERE \"position\" > " $1 " ORDER BY \"position\" LIMIT " batch ") TO STDOUT;"
+    print "COPY (SELECT " columns " FROM " leaf " WHERE \"position\" > " $1
+    print "  ORDER BY \"position\" LIMIT " batch ") TO STDOUT;"
   }' <<<"$starts" >"$ES_WORK/scripts/copy_batches.sql"
   awk -v batch="$batch" '{ print "COPY (SELECT * FROM es_read_all(" $1 ", " batch ")) TO STDOUT;" }' \
     <<<"$starts" >"$ES_WORK/scripts/copy_read_all.sql"
@@ -66,7 +68,8 @@ copy_scripts() {
 copy_rate() {
   local out
   out=$(sql -d bench_read -c '\timing on' -c '\o /dev/null' -f "$1") || es_die "$row: psql $1 failed"
-  RATE=$(awk -v rows="$read_events" '/^Time: / { ms += $2 } END { if (ms > 0) printf "%.3f", rows * 1000 / ms }' <<<"$out")
+  RATE=$(awk -v rows="$read_events" \
+    '/^Time: / { ms += $2 } END { if (ms > 0) printf "%.3f", rows * 1000 / ms }' <<<"$out")
 }
 
 sample_es_read_all() {
@@ -80,8 +83,10 @@ sample_copy_leaf() { copy_rate copy_leaf.sql; }
 read_all_10000() {
   read_database
   interleave es_read_all copy_batches es_read_all_by_copy copy_leaf
-  compare 0.6 es_read_all "es_read_all, batches of $batch" copy_batches 'COPY of the same rows, same batches' 1 events/s
-  compare - es_read_all_by_copy 'COPY (SELECT * FROM es_read_all(...))' copy_batches 'COPY of the same rows, same batches' 1 events/s
+  compare 0.6 es_read_all "es_read_all, batches of $batch" \
+    copy_batches 'COPY of the same rows, same batches' 1 events/s
+  compare - es_read_all_by_copy 'COPY (SELECT * FROM es_read_all(...))' \
+    copy_batches 'COPY of the same rows, same batches' 1 events/s
   compare - es_read_all "es_read_all, batches of $batch" copy_leaf 'COPY of the whole chunk in one go' 1 events/s
 }
 
@@ -97,7 +102,8 @@ sample_es_fetch() {
 fetch_10000() {
   read_database
   interleave es_fetch copy_batches
-  compare 0.6 es_fetch "es_fetch and es_ack, batches of $batch" copy_batches 'COPY of the same rows, same batches' 1 events/s
+  compare 0.6 es_fetch "es_fetch and es_ack, batches of $batch" \
+    copy_batches 'COPY of the same rows, same batches' 1 events/s
 }
 
 # Bytes on disk, divided by the events. Both tables grew in the same order and were vacuumed as usual, neither was

@@ -22,7 +22,8 @@ UNION ALL
 SELECT 5, 'in all', side, pg_total_relation_size(oid), false FROM measured
 UNION ALL
 SELECT 6, 'streams, 100 events each, with their indexes', side,
-       CASE side WHEN 'es' THEN pg_total_relation_size('es_streams') + pg_total_relation_size('es_stream_chunks') ELSE 0 END, false
+       CASE side WHEN 'es' THEN pg_total_relation_size('es_streams')
+                          + pg_total_relation_size('es_stream_chunks') ELSE 0 END, false
   FROM measured;
 
 SELECT what,
