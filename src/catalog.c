@@ -32,9 +32,11 @@
 #include "compat.h"
 
 #define MAX_CALLBACKS	4
+#define RESOLVE_TRIES	100		/* a bound for builds that discard caches all the time */
 
 static EsCatalog catalog;
 static bool catalog_valid = false;
+static uint64 news = 0;			/* how often anything was said to have changed */
 static EsInvalidation callbacks[MAX_CALLBACKS];
 static int	ncallbacks = 0;
 
@@ -65,6 +67,7 @@ invalidate(Datum arg, Oid relation)
 {
 	const Oid  *oids = &catalog.position_bound;
 
+	news++;
 	for (int i = 0; i < ncallbacks; i++)
 		callbacks[i] (relation);
 
@@ -115,23 +118,22 @@ extension_schema(Oid extension)
 	return schema;
 }
 
-/* Look every relation up; leaves the cache invalid if it failed. */
+/* Look every relation up by name. */
 static void
-resolve(void)
+look_up(EsCatalog *found)
 {
-	EsCatalog	found;
-	Oid		   *oids = &found.position_bound;
+	Oid		   *oids = &found->position_bound;
 
-	found.extension = get_extension_oid("es_pg", true);
-	found.schema = OidIsValid(found.extension) ? extension_schema(found.extension) : InvalidOid;
-	if (!OidIsValid(found.schema))
+	found->extension = get_extension_oid("es_pg", true);
+	found->schema = OidIsValid(found->extension) ? extension_schema(found->extension) : InvalidOid;
+	if (!OidIsValid(found->schema))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"es_pg\" is not installed in this database"),
 				 errhint("Use CREATE EXTENSION es_pg.")));
 	for (size_t i = 0; i < lengthof(relation_names); i++)
 	{
-		oids[i] = get_relname_relid(relation_names[i], found.schema);
+		oids[i] = get_relname_relid(relation_names[i], found->schema);
 		if (!OidIsValid(oids[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -139,7 +141,20 @@ resolve(void)
 							relation_names[i]),
 					 errhint("Someone dropped or renamed it; restore it, or create the extension anew.")));
 	}
-	catalog = found;
+}
+
+/* Fill the cache, again if anything changed meanwhile; invalid if it fails. */
+static void
+resolve(void)
+{
+	uint64		before;
+	int			tries = 0;
+
+	do
+	{
+		before = news;
+		look_up(&catalog);
+	} while (before != news && ++tries < RESOLVE_TRIES);
 	catalog_valid = true;
 }
 

@@ -22,9 +22,12 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/relcache.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "compat.h"
+
+#define BUILD_TRIES		100		/* a bound for builds that discard caches all the time */
 
 /* This backend's copy of one parent's partitions, sorted by position. */
 typedef struct ChunkMap
@@ -32,6 +35,7 @@ typedef struct ChunkMap
 	Oid			parent;
 	bool		valid;
 	uint64		news;			/* how often the parent was said to have changed */
+	EsPosition	covered;		/* up to here every chunk with events is known */
 	int			nchunks;
 	EsChunk    *chunks;			/* in TopMemoryContext */
 } ChunkMap;
@@ -96,13 +100,15 @@ fresh_descriptor(ChunkMap *map, Relation rel)
 {
 	PartitionDesc desc;
 	uint64		before;
+	int			tries = 0;
 
 	do
 	{
+		InvalidateCatalogSnapshot();
 		RelationCacheInvalidateEntry(RelationGetRelid(rel));
 		before = map->news;
 		desc = RelationGetPartitionDesc(rel, true);
-	} while (before != map->news);
+	} while (before != map->news && ++tries < BUILD_TRIES);
 	return desc;
 }
 
@@ -117,6 +123,8 @@ build_map(ChunkMap *map, Oid parent)
 	int			n = 0;
 
 	map->valid = false;
+	if (map->parent != parent)
+		map->covered = 0;
 	map->parent = parent;		/* whose news count from here on */
 	rel = table_open(parent, AccessShareLock);
 	desc = fresh_descriptor(map, rel);
@@ -210,6 +218,50 @@ EsChunkFindBefore(EsChunkKind kind, EsPosition position, EsChunk *chunk)
 	return true;
 }
 
+/* Is there a chunk for every position from "from" to "upto"? */
+static bool
+gapless(const ChunkMap *map, EsPosition from, EsPosition upto)
+{
+	for (int i = search(map, from); from <= upto; i++)
+	{
+		if (i == map->nchunks || map->chunks[i].lower > from)
+			return false;
+		from = map->chunks[i].upper;
+	}
+	return true;
+}
+
+/*
+ * Know every chunk that holds events up to a horizon.  A committed chunk is
+ * visible before the news of it are sent, so no news is no proof: where the map
+ * has no chunk for a position, the catalog is asked once.  A gap that remains
+ * (positions that a crash left out) is looked into no more, since nobody can
+ * write below the horizon.
+ */
+void
+EsChunkCover(EsChunkKind kind, EsPosition horizon)
+{
+	ChunkMap   *map;
+
+	AcceptInvalidationMessages();
+	map = get_map(kind);
+	if (horizon <= map->covered)
+		return;
+	if (!gapless(map, map->covered + 1, horizon))
+		build_map(map, map->parent);
+	map->covered = horizon;
+}
+
+/* The chunk that holds a position at which there are events: ask the catalog too. */
+bool
+EsChunkFindSurely(EsChunkKind kind, EsPosition position, EsChunk *chunk)
+{
+	if (EsChunkFind(kind, position, chunk))
+		return true;
+	build_map(&maps[kind], EsChunkParent(kind));
+	return EsChunkFind(kind, position, chunk);
+}
+
 /*
  * Lock and open a chunk.  NULL when it is gone, which only retention can make
  * it: what it held is not there any more.
@@ -266,7 +318,7 @@ EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns, LOCKMODE
 			list_free(indexes);
 			return index;
 		}
-		index_close(index, NoLock);
+		index_close(index, lockmode);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),

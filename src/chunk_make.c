@@ -110,7 +110,7 @@ leaf_definition(EsChunkKind kind, const char *schema, EsPosition lower, EsPositi
 	return sql.data;
 }
 
-/* Run DDL as the owner of the parent, with a search_path that nobody chose. */
+/* Run DDL as the owner of the parent, with settings that nobody chose. */
 static void
 run_as_owner(Oid owner, const char *sql)
 {
@@ -121,6 +121,10 @@ run_as_owner(Oid owner, const char *sql)
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("default_table_access_method", "heap", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	(void) set_config_option("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -364,17 +368,18 @@ EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position)
 	uint64		mark = pg_atomic_read_u64(&log->chunk_mark[kind]);
 	EsPosition	size = chunk->upper - chunk->lower;
 	EsPosition	middle = chunk->lower + size / 2;
+	uint64		next = position < middle ? middle : chunk->upper + size / 2;
 
 	if (position < mark)
 		return;
-	if (pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &mark,
-									   position < middle ? middle : chunk->upper + size / 2) &&
+	if (pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &mark, next) &&
 		position >= middle && !parent_is_mine(kind))
 	{
 		Order		order = {MyDatabaseId, kind, position, position, EsChunkSize(kind),
 		chunks_ahead(log, kind), false};
 
-		(void) start_worker(&order, NULL);
+		if (!start_worker(&order, NULL))	/* the next append asks again */
+			pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &next, position);
 	}
 }
 

@@ -48,6 +48,15 @@
 #define EsProcNumber()		(MyProc->pgprocno)
 #endif
 
+/* Has this transaction given a relation a new file?  16 renamed the field. */
+#if PG_VERSION_NUM >= 160000
+#define EsRelationIsRewritten(rel) \
+	((rel)->rd_createSubid == InvalidSubTransactionId && (rel)->rd_newRelfilelocatorSubid != InvalidSubTransactionId)
+#else
+#define EsRelationIsRewritten(rel) \
+	((rel)->rd_createSubid == InvalidSubTransactionId && (rel)->rd_newRelfilenodeSubid != InvalidSubTransactionId)
+#endif
+
 /* 17: shared memory by name, without preloading and of any size. */
 #if PG_VERSION_NUM >= 170000
 #include "storage/dsm_registry.h"

@@ -27,6 +27,11 @@
  * any position of the block is drawn; after a crash the counter goes on from
  * the sequence.  So no position that anyone saw is ever drawn again.
  *
+ * A bound can be lower than a horizon that was handed out: of a writer that read
+ * the counter long before it published.  It draws above that horizon all the
+ * same, and what was a horizon once remains one; so the highest is kept, and
+ * readers never see it fall.
+ *
  * Whoever needs a new block first locks the sequence as setval would, and only
  * then competes to be the one who reserves: so a writer never holds the latter
  * while it waits for somebody's ALTER SEQUENCE, which could wait for it in turn
@@ -71,6 +76,7 @@ PG_FUNCTION_INFO_V1(es_writers);
 
 /* The log that this transaction has drawn from, and this backend's entry. */
 static EsLog *writing = NULL;
+static Oid	writing_sequence = InvalidOid;
 static EsWriter *my_entry = NULL;
 
 /* Wait event, looked up at its first use. */
@@ -98,7 +104,7 @@ EsRequirePrimary(void)
 static void
 register_writer(EsLog *log)
 {
-	if (writing == log)
+	if (writing == log && writing_sequence == log->sequence)
 		return;
 	if (writing != NULL)
 		ereport(ERROR,
@@ -108,6 +114,7 @@ register_writer(EsLog *log)
 
 	my_entry = EsWriterAt(EsProcNumber());
 	writing = log;
+	writing_sequence = log->sequence;
 	pg_atomic_write_u32(&my_entry->log, EsLogNumber(log));
 	pg_write_barrier();
 	pg_atomic_write_u64(&my_entry->bound, pg_atomic_read_u64(&log->drawn) + 1);
@@ -123,6 +130,12 @@ move_sequence(Oid sequence, EsPosition bound)
 	Oid			user;
 	int			context;
 
+	if (EsRelationIsRewritten(rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot append after altering sequence \"%s\" in the same transaction",
+						RelationGetRelationName(rel)),
+				 errhint("Commit first.")));
 	relation_close(rel, NoLock);
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
@@ -132,23 +145,30 @@ move_sequence(Oid sequence, EsPosition bound)
 }
 
 /*
- * Reserve a block that has room for n more positions.  A sequence that is ahead
- * of shared memory was set by a restore: the counter goes on from there.
+ * A sequence that is ahead of shared memory was set by a restore: the counter
+ * goes on from there.  The caller is the one who reserves.
  */
+static void
+adopt_sequence(EsLog *log)
+{
+	EsPosition	stored = EsBoundRead(log->sequence);
+	EsPosition	drawn = pg_atomic_read_u64(&log->drawn);
+
+	if (stored <= pg_atomic_read_u64(&log->reserved))
+		return;
+	pg_atomic_write_u64(&log->reserved, stored);
+	while (drawn < stored && !pg_atomic_compare_exchange_u64(&log->drawn, &drawn, stored))
+		;
+}
+
+/* Reserve a block that has room for n more positions. */
 static void
 reserve_block(EsLog *log, uint32 n)
 {
-	EsPosition	stored = EsBoundRead(log->sequence);
-	EsPosition	bound = pg_atomic_read_u64(&log->reserved);
+	EsPosition	bound;
 
-	if (stored > bound)
-	{
-		EsPosition	drawn = pg_atomic_read_u64(&log->drawn);
-
-		while (drawn < stored && !pg_atomic_compare_exchange_u64(&log->drawn, &drawn, stored))
-			;
-		bound = stored;
-	}
+	adopt_sequence(log);
+	bound = pg_atomic_read_u64(&log->reserved);
 	bound += Min((EsPosition) n + RESERVE_BLOCK, POSITION_MAX - bound);
 	move_sequence(log->sequence, bound);
 	pg_atomic_write_u64(&log->reserved, bound);
@@ -195,6 +215,26 @@ reserve(EsLog *log, uint32 n)
 	while (pg_atomic_read_u32(&log->reserving) != 0)
 		ConditionVariableSleep(&log->reserved_moved, reserve_wait_event());
 	ConditionVariableCancelSleep();
+}
+
+/*
+ * Before anything is reserved, look whether a restore has set the sequence since
+ * this log was first used: readers and head probes go by the counter.
+ */
+void
+EsHorizonCatchUp(EsLog *log)
+{
+	uint32		nobody = 0;
+
+	if (pg_atomic_read_u64(&log->drawn) < pg_atomic_read_u64(&log->reserved) ||
+		!pg_atomic_compare_exchange_u32(&log->reserving, &nobody, 1))
+		return;
+	PG_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
+	{
+		adopt_sequence(log);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
+	stop_reserving(0, PointerGetDatum(log));
 }
 
 /*
@@ -252,6 +292,7 @@ EsHorizonRead(EsLog *log)
 	uint32		number = EsLogNumber(log);
 	uint32		n = EsWriterCount();
 	EsPosition	horizon = pg_atomic_read_u64(&log->drawn);
+	EsPosition	highest;
 	XLogRecPtr	unflushed;
 
 	pg_memory_barrier();
@@ -271,7 +312,12 @@ EsHorizonRead(EsLog *log)
 	unflushed = pg_atomic_read_u64(&log->unflushed);
 	if (unflushed != InvalidXLogRecPtr)
 		XLogFlush(unflushed);
-	return horizon;
+
+	highest = pg_atomic_read_u64(&log->horizon);
+	while (highest < horizon &&
+		   !pg_atomic_compare_exchange_u64(&log->horizon, &highest, horizon))
+		;
+	return Max(highest, horizon);
 }
 
 /* Tell readers how far WAL must be flushed before they hand this commit out. */

@@ -34,6 +34,7 @@ typedef struct EsLog
 	pg_atomic_uint64 drawn pg_attribute_aligned(PG_CACHE_LINE_SIZE);	/* last position drawn */
 
 	pg_atomic_uint64 reserved pg_attribute_aligned(PG_CACHE_LINE_SIZE); /* durable bound of drawn */
+	pg_atomic_uint64 horizon;	/* the highest ever handed out */
 	pg_atomic_uint64 unflushed; /* end of the last asynchronous commit, an LSN */
 	pg_atomic_uint64 chunk_mark[ES_CHUNK_KINDS];	/* at this position ask for chunks */
 	pg_atomic_uint64 chunk_asked_at[ES_CHUNK_KINDS];	/* when that was last done, a TimestampTz */
@@ -63,6 +64,7 @@ extern EsWriter *EsWriterAt(uint32 i);
 
 /* horizon.c */
 extern void EsRequirePrimary(void);
+extern void EsHorizonCatchUp(EsLog *log);
 extern EsPosition EsPositionsDraw(uint32 n);
 extern EsPosition EsPositionLast(void);
 extern EsPosition EsHorizonRead(EsLog *log);

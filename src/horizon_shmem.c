@@ -285,6 +285,7 @@ take_log(Oid sequence, EsPosition bound)
 	log->database = MyDatabaseId;
 	log->sequence = sequence;
 	pg_atomic_write_u64(&log->reserved, bound);
+	pg_atomic_write_u64(&log->horizon, 0);
 	pg_atomic_write_u64(&log->unflushed, 0);
 	for (int kind = 0; kind < ES_CHUNK_KINDS; kind++)
 	{
@@ -298,26 +299,34 @@ take_log(Oid sequence, EsPosition bound)
 	return log;
 }
 
-/* The shared state of this database's log. */
-EsLog *
-EsLogGet(void)
+/* The slot of this database's log, found or taken. */
+static EsLog *
+get_log(Oid sequence)
 {
-	Oid			sequence = EsCatalogGet()->position_bound;
 	EsPosition	bound;
-
-	if (my_log != NULL && my_log->sequence == sequence && my_log->database == MyDatabaseId)
-		return my_log;
+	EsLog	   *log;
 
 	if (shared == NULL)
 		attach();
 	bound = EsBoundRead(sequence);
 
-	my_log = NULL;
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	my_log = find_log(sequence);
-	if (my_log == NULL)
-		my_log = take_log(sequence, bound);
+	log = find_log(sequence);
+	if (log == NULL)
+		log = take_log(sequence, bound);
 	LWLockRelease(&shared->lock);
+	return log;
+}
+
+/* The shared state of this database's log. */
+EsLog *
+EsLogGet(void)
+{
+	Oid			sequence = EsCatalogGet()->position_bound;
+
+	if (my_log == NULL || my_log->sequence != sequence || my_log->database != MyDatabaseId)
+		my_log = get_log(sequence);
+	EsHorizonCatchUp(my_log);
 	return my_log;
 }
 

@@ -89,8 +89,11 @@ compare_event(TupleTableSlot *slot, void *arg)
 	const EsBatch *batch = comparison->batch;
 	uint32		i = comparison->seen++;
 	bool		isnull;
-	pg_uuid_t  *id = DatumGetUUIDP(slot_getattr(slot, Anum_es_events_event_id, &isnull));
+	pg_uuid_t  *id;
 
+	if (i >= batch->n)
+		return false;
+	id = DatumGetUUIDP(slot_getattr(slot, Anum_es_events_event_id, &isnull));
 	comparison->position = (EsPosition)
 		DatumGetInt64(slot_getattr(slot, Anum_es_events_position, &isnull));
 	if (memcmp(id, batch_id(batch, i), UUID_LEN) == 0)
@@ -118,7 +121,7 @@ find_id_in_chunk(const EsStream *stream, EsPosition position, const pg_uuid_t *i
 	ScanKeyData key;
 	int64		version = -1;
 
-	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &chunk) ||
+	if (!EsChunkFindSurely(ES_CHUNK_EVENTS, position, &chunk) ||
 		(leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, AccessShareLock)) == NULL)
 		return -1;
 	index = EsLeafIndexOpen(leaf, columns, lengthof(columns), AccessShareLock);

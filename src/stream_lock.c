@@ -11,7 +11,8 @@
  * backend waited for the lock, and what this very command did (two appends in
  * one SELECT), and takes no predicate locks, so it makes no serialization
  * failures of its own.  It can miss a row that is being updated; then the
- * insertion that follows finds the conflict and the search begins again.
+ * insertion that follows finds the conflict, or where none follows a second
+ * look finds the row, and the search begins again.
  *
  * A new stream is a speculative insertion, as INSERT ... ON CONFLICT makes: of
  * N sessions that create one stream at once, one inserts and the others wait
@@ -158,6 +159,18 @@ insert_row(Relation rel, const text *name, uint32 n, EsStream *stream)
 	return inserted;
 }
 
+/* Did SnapshotSelf miss a row for its being updated just then? */
+static bool
+is_being_updated(Relation rel, const text *name, TupleTableSlot *slot)
+{
+	bool		found;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	found = probe_name(rel, name, GetActiveSnapshot(), slot);
+	PopActiveSnapshot();
+	return found;
+}
+
 /*
  * Lock a stream to the end of the transaction.  If there is none, make it with
  * positions drawn for n events; or, if n is 0, return false.
@@ -182,7 +195,10 @@ EsStreamLock(const text *name, uint32 n, EsStream *stream)
 			}
 		}
 		else if (n == 0)
-			break;
+		{
+			if (!is_being_updated(rel, name, slot))
+				break;
+		}
 		else if (insert_row(rel, name, n, stream))
 		{
 			have = true;
@@ -211,7 +227,7 @@ head_in_chunk(const EsStream *stream, EsPosition position, Snapshot snapshot)
 	int64		version = -1;
 	bool		isnull;
 
-	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &chunk))
+	if (!EsChunkFindSurely(ES_CHUNK_EVENTS, position, &chunk))
 		return -1;
 	leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, lockmode);
 	if (leaf == NULL)

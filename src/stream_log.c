@@ -2,8 +2,8 @@
  * stream_log.c
  *		Events of the whole log in position order, up to the horizon.
  *
- * An ordered read takes the horizon first, then the news of chunks made since,
- * then its snapshot.  The other orders lose events: a snapshot older than the
+ * An ordered read takes the horizon first, then sees to it that it knows every
+ * chunk below that, then takes its snapshot.  The other orders lose events: a snapshot older than the
  * horizon does not see all that lies below it, and a chunk that this backend
  * has not heard of would be passed over.  So under REPEATABLE READ, whose
  * snapshot is old, it is refused.
@@ -25,7 +25,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -53,7 +52,7 @@ reset_names(Oid table)
 
 	if (names_context == NULL)
 		names_context = AllocSetContextCreate(TopMemoryContext, "es_pg stream names", ALLOCSET_DEFAULT_SIZES);
-	names = NULL;
+	names_of = InvalidOid;
 	MemoryContextReset(names_context);
 	info.keysize = sizeof(int64);
 	info.entrysize = sizeof(NameEntry);
@@ -266,13 +265,13 @@ EsOrderedReadCheck(void)
 				 errhint("Use READ COMMITTED.")));
 }
 
-/* Horizon, then news of chunks, then the snapshot. */
+/* Horizon, then its chunks, then the snapshot. */
 void
 EsOrderedReadBegin(EsOrderedRead *read)
 {
 	read->log = EsLogGet();
 	read->horizon = EsHorizonRead(read->log);
-	AcceptInvalidationMessages();
+	EsChunkCover(ES_CHUNK_EVENTS, read->horizon);
 	PushActiveSnapshot(GetLatestSnapshot());
 }
 

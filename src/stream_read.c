@@ -241,6 +241,7 @@ read_id_in_chunk(const EsChunk *chunk, const pg_uuid_t *id, ReturnSetInfo *resul
 	TupleTableSlot *slot;
 	IndexScanDesc scan;
 	ScanKeyData key;
+	bool		found = false;
 
 	if (leaf == NULL)
 		return;
@@ -255,11 +256,12 @@ read_id_in_chunk(const EsChunk *chunk, const pg_uuid_t *id, ReturnSetInfo *resul
 		int64		stream_id = DatumGetInt64(slot_getattr(slot, Anum_es_events_stream_id, &isnull));
 
 		put_event(result, slot, EsStreamName(stream_id, GetActiveSnapshot()));
+		found = true;
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, NoLock);
-	table_close(leaf, NoLock);
+	index_close(index, AccessShareLock);
+	table_close(leaf, found ? NoLock : AccessShareLock);	/* TOAST pointers need it */
 }
 
 /* es_read_event(event_id) */
@@ -274,7 +276,10 @@ es_read_event(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("event id must not be null")));
 	InitMaterializedSRF(fcinfo, 0);
-	AcceptInvalidationMessages();
+	if (RecoveryInProgress())
+		AcceptInvalidationMessages();
+	else
+		EsChunkCover(ES_CHUNK_EVENTS, EsHorizonRead(EsLogGet()));
 	for (; EsChunkFindNext(ES_CHUNK_EVENTS, from, &chunk); from = chunk.upper)
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -145,7 +145,7 @@ scan_chunk(const EsStream *stream, EsPosition position, int64 from, int64 to, bo
 	ScanKeyData keys[3];
 	bool		more = true;
 
-	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &chunk))
+	if (!EsChunkFindSurely(ES_CHUNK_EVENTS, position, &chunk))
 		return true;
 	leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, AccessShareLock);
 	if (leaf == NULL)

@@ -76,6 +76,7 @@ typedef struct Delivery
 	ReturnSetInfo *result;
 	Datum		incarnation;
 	bool		no_incarnation;
+	EsPosition	cursor;			/* of the subscription at the last look */
 	int64		left;
 } Delivery;
 
@@ -218,27 +219,20 @@ look(const text *name, Delivery *delivery, EsOrderedRead *read)
 	read_subscription(name, GetActiveSnapshot(), false, &subscription);
 	EsLogScan(&subscription.filter, subscription.cursor, read->horizon,
 			  GetActiveSnapshot(), deliver, delivery);
-	if (delivery->left == before && read->horizon > subscription.cursor + SKIP_MIN &&
-		!XactReadOnly)
-	{
-		read_subscription(name, SnapshotSelf, true, &subscription);
-		move_cursor(&subscription, read->horizon);
-	}
 	EsOrderedReadEnd(read);
+	delivery->cursor = subscription.cursor;
 	return delivery->left < before;
 }
 
-/* How long a fetch may wait: not beyond 30 s, and not into a statement_timeout. */
-static TimestampTz
-wait_until(FunctionCallInfo fcinfo, int arg)
+/* The wait that a fetch was given, in microseconds; at most 30 s. */
+static int64
+argument_wait(FunctionCallInfo fcinfo, int arg)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz until = now;
 	Interval   *wait;
 	int64		usecs;
 
 	if (PG_ARGISNULL(arg))
-		return now;
+		return 0;
 	wait = PG_GETARG_INTERVAL_P(arg);
 	usecs = wait->time + wait->day * USECS_PER_DAY;
 	if (wait->month != 0 || usecs < 0 || usecs > WAIT_MAX)
@@ -250,10 +244,43 @@ wait_until(FunctionCallInfo fcinfo, int arg)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot wait for events in a transaction that has written"),
 				 errhint("Commit first, or fetch without a wait.")));
-	until += usecs;
+	return usecs;
+}
+
+/* When a wait is over: not so late that a statement_timeout would end it. */
+static TimestampTz
+wait_until(int64 usecs)
+{
+	TimestampTz until = GetCurrentTimestamp() + usecs;
+
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		until = Min(until, get_timeout_finish_time(STATEMENT_TIMEOUT) - WAIT_MARGIN_MS * 1000);
 	return until;
+}
+
+/*
+ * Collect what there is, or wait for it.  One who waits sleeps until the horizon
+ * moves.  One who does not is told by the next commit's notification; what came
+ * meanwhile is looked at.  True when something was found.
+ */
+static bool
+fetch(const text *name, int64 wait, Delivery *delivery, EsOrderedRead *read)
+{
+	TimestampTz until = wait_until(wait);
+
+	if (look(name, delivery, read))
+		return true;
+	if (wait == 0)
+	{
+		EsWakeArm(read->log);
+		return look(name, delivery, read);
+	}
+	while (EsWakeWait(read->log, read->horizon, until))
+	{
+		if (look(name, delivery, read))
+			return true;
+	}
+	return false;
 }
 
 /* es_fetch(subscription, consumer, max_count, wait) */
@@ -262,7 +289,7 @@ es_fetch(PG_FUNCTION_ARGS)
 {
 	text	   *name = EsArgName(fcinfo, 0, "subscription name");
 	int32		count = PG_ARGISNULL(2) ? ES_READ_DEFAULT : PG_GETARG_INT32(2);
-	TimestampTz until;
+	int64		wait;
 	Delivery	delivery;
 	EsOrderedRead read;
 
@@ -272,25 +299,18 @@ es_fetch(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_count must be positive")));
 	EsOrderedReadCheck();
-	until = wait_until(fcinfo, 3);
+	wait = argument_wait(fcinfo, 3);
 	InitMaterializedSRF(fcinfo, 0);
 	delivery.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	delivery.left = count;
 
-	/*
-	 * One who waits sleeps until the horizon moves.  One who does not is told by
-	 * the next commit's notification; what came meanwhile is looked at.
-	 */
-	while (!look(name, &delivery, &read))
+	if (!fetch(name, wait, &delivery, &read) &&
+		read.horizon > delivery.cursor + SKIP_MIN && !XactReadOnly)
 	{
-		if (EsWakeWait(read.log, read.horizon, until))
-			continue;
-		if (PG_ARGISNULL(3))
-		{
-			EsWakeArm(read.log);
-			(void) look(name, &delivery, &read);
-		}
-		break;
+		Subscription subscription;
+
+		read_subscription(name, SnapshotSelf, true, &subscription);
+		move_cursor(&subscription, read.horizon);
 	}
 	return (Datum) 0;
 }
