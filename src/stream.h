@@ -151,6 +151,8 @@ extern void EsOrderedReadBegin(EsOrderedRead *read);
 extern void EsOrderedReadEnd(EsOrderedRead *read);
 extern void EsLogScan(const EsFilter *filter, EsPosition after, EsPosition upto,
 					  Snapshot snapshot, EsLogVisitor visit, void *arg);
+extern void EsEventValues(TupleTableSlot *slot, const AttrNumber *columns, int n,
+						  Datum *values, bool *nulls);
 extern const text *EsStreamName(int64 stream_id, Snapshot snapshot);
 extern void EsStreamNamesInvalidate(Oid relation);
 

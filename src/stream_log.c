@@ -195,6 +195,29 @@ wanted(const EsFilter *filter, TupleTableSlot *slot, Snapshot snapshot, const te
 	return match;
 }
 
+/*
+ * An event's values in another order of columns: for each, its column in
+ * es_events, or 0 where the caller fills in something else.
+ */
+void
+EsEventValues(TupleTableSlot *slot, const AttrNumber *columns, int n,
+			  Datum *values, bool *nulls)
+{
+	slot_getallattrs(slot);
+	for (int i = 0; i < n; i++)
+	{
+		AttrNumber	column = columns[i];
+
+		nulls[i] = false;
+		if (column == 0)
+			continue;
+		if (column == Anum_es_events_occurred_at && slot->tts_isnull[column - 1])
+			column = Anum_es_events_recorded_at;
+		values[i] = slot->tts_values[column - 1];
+		nulls[i] = slot->tts_isnull[column - 1];
+	}
+}
+
 /* Visit what one chunk has; false when told to stop. */
 static bool
 scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosition upto,

@@ -61,16 +61,8 @@ put_event(ReturnSetInfo *result, TupleTableSlot *slot, const text *stream)
 	Datum		values[Natts_es_event];
 	bool		nulls[Natts_es_event];
 
-	slot_getallattrs(slot);
-	for (int i = 0; i < Natts_es_event; i++)
-	{
-		AttrNumber	column = columns[i];
-
-		if (column == Anum_es_events_occurred_at && slot->tts_isnull[column - 1])
-			column = Anum_es_events_recorded_at;
-		values[i] = column ? slot->tts_values[column - 1] : PointerGetDatum(stream);
-		nulls[i] = column ? slot->tts_isnull[column - 1] : false;
-	}
+	EsEventValues(slot, columns, Natts_es_event, values, nulls);
+	values[1] = PointerGetDatum(stream);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 

@@ -181,21 +181,10 @@ deliver(TupleTableSlot *slot, const text *stream, void *arg)
 	};
 	Delivery   *delivery = arg;
 	Datum		values[Natts_es_delivery];
-	bool		nulls[Natts_es_delivery] = {false};
+	bool		nulls[Natts_es_delivery];
 	text	   *category = cstring_to_text_with_len(VARDATA_ANY(stream), EsCategoryLength(stream));
 
-	slot_getallattrs(slot);
-	for (int i = 0; i < Natts_es_delivery; i++)
-	{
-		AttrNumber	column = columns[i];
-
-		if (column == 0)
-			continue;
-		if (column == Anum_es_events_occurred_at && slot->tts_isnull[column - 1])
-			column = Anum_es_events_recorded_at;
-		values[i] = slot->tts_values[column - 1];
-		nulls[i] = slot->tts_isnull[column - 1];
-	}
+	EsEventValues(slot, columns, Natts_es_delivery, values, nulls);
 	values[0] = Int32GetDatum(LANE);
 	values[1] = Int64GetDatum(EPOCH);
 	values[2] = delivery->incarnation;

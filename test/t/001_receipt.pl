@@ -9,6 +9,7 @@
 # the last event.
 use strict;
 use warnings;
+use IO::Select;
 use Test::More;
 
 use EsTest;
@@ -181,7 +182,7 @@ sub kill_within_batch
 	relay_start($to);
 	close $to;
 	open my $out, '>>', $file or die "$file: $!";
-	while ($bytes > 0)
+	while ($bytes > 0 && IO::Select->new($from)->can_read(60))
 	{
 		my $n = sysread $from, my $data, $bytes or last;
 		syswrite $out, $data;

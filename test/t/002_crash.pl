@@ -15,6 +15,51 @@ use EsTest;
 use constant WRITERS => 6;
 use constant CRASHES => 8;
 
+# First without any load, where nothing flushes WAL but what must: on a server whose WAL writer sleeps.
+{
+	my $node = es_cluster('still', 'wal_writer_delay = 10s');
+	my $db = es_connect($node);
+	my $crash = sub { $node->stop('immediate'); $node->start; $db = es_connect($node); $db->rows('SET synchronous_commit = off') };
+
+	# Flushes all WAL, and unlike a checkpoint does not make what follows long.
+	my $flush = sub { $db->rows('SET synchronous_commit = on; INSERT INTO flushed VALUES (1); SET synchronous_commit = off') };
+	$db->rows('CREATE TABLE flushed (id integer)');
+
+	# A commit that did not wait for its flush is handed to a reader: from then on it must be there.
+	$db->rows(q{SELECT es_append('order-1', 'E', '{}'), es_create_subscription('follower', 'end')});
+	$crash->();
+	for my $read ("es_read_all(%d)", "es_read_category('order', %d)", "es_fetch('follower', 'f')")
+	{
+		my $at = $db->value('SELECT es_last_position()');
+		my $reader = es_connect($node);
+		$flush->();
+		$db->rows(q{SELECT es_append('order-1', 'E', '{}')});
+		my $handed = $reader->value('SELECT max(position) FROM ' . sprintf $read, $at);
+		$crash->();
+		cmp_ok($handed, '>', $at, "$read hands out an asynchronous commit");
+		is($db->value("SELECT count(*) FROM es_events WHERE position = $handed"), 1, 'which is there after a crash');
+	}
+
+	# A crash right after a block of positions was reserved: the bound must be durable before any position is told.
+	for (1 .. 5)
+	{
+		my $left = q{SELECT last_value - es_last_position() FROM es_position_bound};
+		$db->rows(q{SELECT es_append('order-1', 'E', '{}')}) if !$db->value($left);
+		my $n = $db->value($left);
+		$db->rows('BEGIN');
+		$db->rows("SELECT es_append_batch('order-1', array_fill('E'::text, ARRAY[$n]), array_fill('1'::jsonb, ARRAY[$n]))");
+		$db->rows('ROLLBACK');
+		is($db->value($left), 0, "all $n positions reserved are drawn");
+		$flush->();
+		my $told = $db->value(q{SELECT position FROM es_append('order-1', 'E', '{}')});
+		$crash->();
+		cmp_ok($db->value(q{SELECT position FROM es_append('order-1', 'E', '{}')}), '>', $told,
+			'after a crash positions go on above the one that was told');
+	}
+	es_events_sound($db, 'after crashes at rest');
+	$node->stop;
+}
+
 my $seed = es_seed();
 my $limit = 150;
 my $node = es_cluster('crash', 'es_pg.event_chunk_size = 2000', 'restart_after_crash = on', 'wal_writer_delay = 10s',

@@ -4,7 +4,9 @@
 # they release or roll back, with pauses while they hold positions, aborting one transaction in seven, half of them with
 # synchronous_commit off, over chunks so small that every few transactions cross a boundary. A transaction that has
 # nothing to do with it stays open all the time. Readers that remember nothing but the last position they saw follow:
-# of the log, of one category, and by es_fetch and es_ack, now and then forgetting to acknowledge.
+# of the log, of one category, and by es_fetch and es_ack, now and then forgetting to acknowledge. Two of them read in a
+# tight loop within the server. All the while one backend after the other is stopped for an instant, at whatever
+# instruction it is, and the others go on: so a window between two steps that is some nanoseconds wide is wide open.
 #
 # At the end each reader has seen exactly the committed events, each once, in the order of their positions; what the
 # writers were answered is in the table; and each stream's versions are gapless.
@@ -27,6 +29,7 @@ my $limit = 60 + $events / 1000;     # seconds; reached only when something hang
 my $chunk_size = (100, 250, 1000)[ rand 3 ];
 my $node = es_cluster('checker', "es_pg.event_chunk_size = $chunk_size", 'deadlock_timeout = 50ms');
 my $db = es_connect($node);
+my $done = "$PostgreSQL::Test::Utils::tmp_check/done";
 
 note("$events events, chunks of $chunk_size positions");
 $db->rows(q{SELECT es_create_subscription('follower', 'beginning')});
@@ -131,6 +134,30 @@ sub write_all
 	return;
 }
 
+# Ends when the writers have. A backend that is stopped is always set going again.
+sub stop_and_go
+{
+	my $session = es_connect($node, name => 'stopper');
+	my $until = time + $limit;
+	my (@pids, $n);
+
+	srand $seed * 100 + 77;
+	while (time < $until && !-e $done)
+	{
+		# readers three times as often as writers
+		@pids = map { ($_->[0]) x ($_->[1] =~ /^reader/ ? 6 : 1) } $session->rows(
+			q{SELECT pid, application_name FROM pg_stat_activity WHERE application_name ~ '^(reader|writer|follower)'})
+		  if $n++ % 500 == 0;
+		next if !@pids;
+		my $pid = $pids[ rand @pids ];
+		kill 'STOP', $pid;
+		usleep(rand 2000);
+		kill 'CONT', $pid;
+		usleep(rand 300);
+	}
+	return;
+}
+
 # Every reader ends when it has seen the sentinel, which is appended when all writers have ended.
 sub read_log
 {
@@ -142,8 +169,8 @@ sub read_log
 	while (1)
 	{
 		my $n = rand() < 0.5 ? 1 + int rand 5 : 1 + int rand 1000;
-		my @rows = $session->rows('SELECT position, event_id, stream, version FROM '
-			  . ($category ? "es_read_category('$category', $seen, $n)" : "es_read_all($seen, $n)"));
+		my $from = $category ? "es_read_category('$category', $seen, $n)" : $r > 1 ? "follow($seen)" : "es_read_all($seen, $n)";
+		my @rows = $session->rows("SELECT position, event_id, stream, version FROM $from");
 		for my $row (@rows)
 		{
 			return if $row->[2] =~ /sentinel/;
@@ -188,6 +215,20 @@ sub fetch_all
 	}
 }
 
+# A reader in the server: some hundred reads, each after the last position that it saw.
+$db->rows(q{
+	CREATE FUNCTION follow(seen bigint) RETURNS SETOF es_event LANGUAGE plpgsql AS $$
+	DECLARE
+		e es_event;
+	BEGIN
+		FOR i IN 1 .. 300 LOOP
+			FOR e IN SELECT * FROM es_read_all(seen, 20) LOOP
+				seen := e.position;
+				RETURN NEXT e;
+			END LOOP;
+		END LOOP;
+	END $$});
+
 # An old snapshot with an xid, for the whole time.
 my $bystander = es_connect($node);
 $bystander->rows('CREATE TABLE unrelated (id integer)');
@@ -197,11 +238,15 @@ $bystander->rows('INSERT INTO unrelated VALUES (1)');
 my $began = time;
 my %readers = map { my $r = $_; ("log $r" => es_fork("reader$r", sub { read_log($r, undef, $_[0]) })) } 1 .. READERS;
 $readers{'category a'} = es_fork('reader_a', sub { read_log(0, 'a', $_[0]) });
+my $stopper = es_fork('stopper', \&stop_and_go);
 $readers{fetch} = es_fork('follower', sub { fetch_all($_[0]) });
 my @writers = map { my $w = $_; es_fork("writer$w", sub { write_all($w, $_[0]) }) } 1 .. WRITERS;
 
 my @answers = map { es_reap($_, $limit + 20) } @writers;
 is(scalar(grep { !$_ } @answers), 0, 'all writers came to their end');
+open my $flag, '>', $done or die "$done: $!";
+close $flag;
+ok(es_reap($stopper), 'who stopped and continued them came to its end');
 note(sprintf 'writers: %.1f s', time - $began);
 is($db->value('SELECT es_last_position() - es_horizon()'), 0, 'then nothing is in flight');
 $db->rows(q{SELECT es_append('a-sentinel', 'End', '{}')});
