@@ -8,12 +8,14 @@
  * with settings of its own; it is started on demand and needs no preloading.
  *
  * An append that passes the middle of its chunk asks for the next ones and goes
- * on.  An append that finds no chunk waits for the worker: one backend starts
- * it and waits for its end, the others wait for that backend.  Nobody waits
- * with a lock that the worker needs, unless the user took one by hand; then the
- * worker gives up after a while.  Where no worker can be had, or it could not
- * do it, or the extension was created in this very transaction, the chunk is
- * made here and now.
+ * on; one such worker at a time, so that they cannot take all the slots.  An
+ * append that finds no chunk waits for the worker: one backend starts it and
+ * waits for its end, the others wait for that backend.  Nobody waits with a lock
+ * that the worker needs, unless the user took one by hand; then the worker gives
+ * up after a while.  Where no worker can be had, or it could not do it, or the
+ * extension was created in this very transaction, the chunk is made here and
+ * now, which is the last resort: the lock on the parent then stays to the end of
+ * the user's transaction, and whoever needs a chunk meanwhile waits for that.
  *
  * Two makers exclude each other by the SHARE UPDATE EXCLUSIVE lock on the
  * parent that ATTACH needs anyway, and look again once they have it.  Before
@@ -32,6 +34,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -47,6 +50,10 @@
 #define AHEAD_MIN			2	/* chunks ahead at rest */
 #define AHEAD_MAX			16	/* and when they fill fast */
 #define AHEAD_SECONDS		60	/* so much time shall they last */
+#define AHEAD_TIMEOUT		(60 * USECS_PER_SEC)	/* then another may be started */
+#define FAILURES_MAX		2	/* of an awaited worker, then the chunk is made here */
+#define SLOT_WAIT_MS		50	/* pause before asking for a worker's slot again */
+#define SLOT_TRIES			100 /* and how often */
 #define LOCK_TIMEOUT_WAIT	"5s"	/* when somebody waits for the worker */
 #define LOCK_TIMEOUT_AHEAD	"60s"	/* when nobody does */
 
@@ -159,7 +166,10 @@ make_chunk(EsChunkKind kind, EsPosition position, int size)
 	table_close(rel, NoLock);	/* DDL minds open references */
 
 	if (EsChunkFind(kind, position, &chunk))
+	{
+		UnlockRelationOid(parent, ShareUpdateExclusiveLock);
 		return false;
+	}
 	if (EsChunkFindBefore(kind, position, &chunk))
 		lower = Max(lower, chunk.upper);
 	if (EsChunkFindNext(kind, position, &chunk))
@@ -229,11 +239,14 @@ EsChunkWorkerMain(Datum arg)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		pgstat_report_activity(STATE_RUNNING, "es_pg: making chunks");
 
-		more = OidIsValid(get_extension_oid("es_pg", true)) &&
-			next_missing(&order, &position, &beyond);
+		if (!OidIsValid(get_extension_oid("es_pg", true)))
+			proc_exit(0);
+		more = next_missing(&order, &position, &beyond);
 		if (more)
 			make_chunk(order.kind, position, order.size);
 
+		if (!more && !order.awaited)
+			pg_atomic_write_u64(&EsLogGet()->chunk_ahead_until[order.kind], 0);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 	} while (more);
@@ -268,30 +281,51 @@ release_worker(int code, Datum arg)
 	ConditionVariableBroadcast(&log->chunk_worker_done);
 }
 
+/* What became of the wish for a worker. */
+typedef enum WorkerResult
+{
+	WORKER_ENDED,				/* ours; whether it did its work is to be seen */
+	WORKER_OF_OTHERS_ENDED,		/* its order may have been another one */
+	NO_WORKER					/* no slot */
+} WorkerResult;
+
 /* Be the one that waits for the worker, or wait for the one that does. */
-static void
+static WorkerResult
 await_worker(EsLog *log, const Order *order)
 {
 	uint32		nobody = 0;
 	BackgroundWorkerHandle *handle;
+	bool		started = false;
 
 	if (pg_atomic_compare_exchange_u32(&log->chunk_worker, &nobody, 1))
 	{
 		PG_ENSURE_ERROR_CLEANUP(release_worker, PointerGetDatum(log));
 		{
-			if (start_worker(order, &handle) &&
+			started = start_worker(order, &handle);
+			if (started &&
 				WaitForBackgroundWorkerShutdown(handle) == BGWH_POSTMASTER_DIED)
 				proc_exit(1);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(release_worker, PointerGetDatum(log));
 		release_worker(0, PointerGetDatum(log));
-		return;
+		return started ? WORKER_ENDED : NO_WORKER;
 	}
 
 	ConditionVariablePrepareToSleep(&log->chunk_worker_done);
 	while (pg_atomic_read_u32(&log->chunk_worker) != 0)
 		ConditionVariableSleep(&log->chunk_worker_done, worker_wait_event());
 	ConditionVariableCancelSleep();
+	return WORKER_OF_OTHERS_ENDED;
+}
+
+/* A pause before the next try to get a slot. */
+static void
+wait_for_slot(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 SLOT_WAIT_MS, worker_wait_event());
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /*
@@ -313,19 +347,33 @@ parent_is_mine(EsChunkKind kind)
 static void
 carry_out(EsLog *log, Order *order)
 {
-	EsPosition	position = order->first;
-	int			beyond = 0;
+	int			failures = 0;
+	int			slot_tries = max_worker_processes > 0 ? SLOT_TRIES : 0;
 
-	for (int attempt = 0; attempt < 2; attempt++)
+	while (failures < FAILURES_MAX)
 	{
+		EsPosition	position = order->first;
+		int			beyond = 0;
+
 		AcceptInvalidationMessages();
-		position = order->first;
-		beyond = 0;
 		if (!next_missing(order, &position, &beyond))
 			return;
 		if (parent_is_mine(order->kind))
 			break;
-		await_worker(log, order);
+		switch (await_worker(log, order))
+		{
+			case WORKER_ENDED:
+				failures++;
+				break;
+			case WORKER_OF_OTHERS_ENDED:
+				break;
+			case NO_WORKER:
+				if (slot_tries-- <= 0)
+					failures = FAILURES_MAX;
+				else
+					wait_for_slot();
+				break;
+		}
 	}
 	AcceptInvalidationMessages();
 	make_here(order);
@@ -356,6 +404,17 @@ chunks_ahead(EsLog *log, EsChunkKind kind)
 	return Min(AHEAD_MAX, (int) (AHEAD_SECONDS / Max(seconds, 1)));
 }
 
+/* May a worker be started to make chunks ahead?  Not while one is at it. */
+static bool
+claim_ahead(EsLog *log, EsChunkKind kind)
+{
+	uint64		now = (uint64) GetCurrentTimestamp();
+	uint64		until = pg_atomic_read_u64(&log->chunk_ahead_until[kind]);
+
+	return until < now &&
+		pg_atomic_compare_exchange_u64(&log->chunk_ahead_until[kind], &until, now + AHEAD_TIMEOUT);
+}
+
 /*
  * A position of this chunk was drawn: once somebody is past its middle, ask for
  * the next chunks and do not wait.  The mark in shared memory sees to it that
@@ -373,13 +432,17 @@ EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position)
 	if (position < mark)
 		return;
 	if (pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &mark, next) &&
-		position >= middle && !parent_is_mine(kind))
+		position >= middle && !parent_is_mine(kind) && claim_ahead(log, kind))
 	{
 		Order		order = {MyDatabaseId, kind, position, position, EsChunkSize(kind),
 		chunks_ahead(log, kind), false};
 
-		if (!start_worker(&order, NULL))	/* the next append asks again */
+		if (!start_worker(&order, NULL))
+		{
+			/* the next append asks again */
+			pg_atomic_write_u64(&log->chunk_ahead_until[kind], 0);
 			pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &next, position);
+		}
 	}
 }
 

@@ -291,6 +291,7 @@ take_log(Oid sequence, EsPosition bound)
 	{
 		pg_atomic_write_u64(&log->chunk_mark[kind], 0);
 		pg_atomic_write_u64(&log->chunk_asked_at[kind], 0);
+		pg_atomic_write_u64(&log->chunk_ahead_until[kind], 0);
 	}
 	pg_atomic_write_u32(&log->armed, 0);
 	pg_atomic_write_u32(&log->reserving, 0);

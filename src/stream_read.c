@@ -4,6 +4,8 @@
  *
  * Stream reads use the statement's own snapshot: the stream's lock makes its
  * versions commit in order, so what a snapshot sees of a stream has no holes.
+ * (But for the transaction's own events under REPEATABLE READ, which may follow
+ * others that its snapshot does not see.)
  * Reads of the log are ordered reads (stream_log.c).
  *
  * Rows go to a tuplestore as the table has them: nothing is detoasted or
