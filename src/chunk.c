@@ -286,8 +286,8 @@ EsChunkOpen(EsChunkKind kind, const EsChunk *chunk, LOCKMODE lockmode)
 }
 
 /* Are these the leading columns of a usable btree index? */
-static bool
-begins_with(Relation index, const AttrNumber *columns, int ncolumns)
+bool
+EsIndexBeginsWith(Relation index, const AttrNumber *columns, int ncolumns)
 {
 	Form_pg_index form = index->rd_index;
 
@@ -313,7 +313,7 @@ EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns, LOCKMODE
 	{
 		Relation	index = index_open(lfirst_oid(cell), lockmode);
 
-		if (begins_with(index, columns, ncolumns))
+		if (EsIndexBeginsWith(index, columns, ncolumns))
 		{
 			list_free(indexes);
 			return index;

@@ -28,6 +28,7 @@ extern bool EsChunkFindNext(EsChunkKind kind, EsPosition position, EsChunk *chun
 extern bool EsChunkFindBefore(EsChunkKind kind, EsPosition position, EsChunk *chunk);
 extern Relation EsChunkOpen(EsChunkKind kind, const EsChunk *chunk, LOCKMODE lockmode);
 extern Relation EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns, LOCKMODE lockmode);
+extern bool EsIndexBeginsWith(Relation index, const AttrNumber *columns, int ncolumns);
 extern Oid	EsChunkParent(EsChunkKind kind);
 extern int	EsChunkSize(EsChunkKind kind);
 extern int	EsChunkCount(EsChunkKind kind);

@@ -114,6 +114,7 @@ extern text *EsSettingTraceparent(void);
 extern bool EsStreamFind(const text *name, Snapshot snapshot, EsStream *stream);
 extern bool EsStreamLock(const text *name, uint32 n, EsStream *stream);
 extern EsHead EsStreamHead(const EsStream *stream, Snapshot snapshot);
+extern EsHead EsStreamHeadByChunks(const EsStream *stream, Snapshot snapshot);
 extern void EsStreamCheckAlive(const EsStream *stream, const text *name);
 
 /* stream_scan.c: events of a stream in version order, across its chunks */

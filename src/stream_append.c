@@ -279,6 +279,90 @@ fill_slot(TupleTableSlot *slot, const EsBatch *batch, uint32 i, const EsStream *
 	ExecStoreVirtualTuple(slot);
 }
 
+/*
+ * The chunk that an append is at, open for inserts.  The head is probed through
+ * it too: nearly always it is the chunk that the new events go into.
+ */
+typedef struct Leaf
+{
+	bool		is_open;
+	EsChunk		chunk;
+	EsTarget	target;
+	TupleTableSlot *slot;
+} Leaf;
+
+static void
+close_leaf(Leaf *leaf)
+{
+	if (!leaf->is_open)
+		return;
+	ExecDropSingleTupleTableSlot(leaf->slot);
+	EsTargetClose(&leaf->target);
+	table_close(leaf->target.rel, NoLock);
+	leaf->is_open = false;
+}
+
+/* Be at the chunk that holds a position; false when there is none. */
+static bool
+open_leaf(Leaf *leaf, EsPosition position)
+{
+	Relation	rel;
+
+	if (leaf->is_open && leaf->chunk.lower <= position && position < leaf->chunk.upper)
+		return true;
+	close_leaf(leaf);
+	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &leaf->chunk) ||
+		(rel = EsChunkOpen(ES_CHUNK_EVENTS, &leaf->chunk, RowExclusiveLock)) == NULL)
+		return false;
+	EsTargetOpen(&leaf->target, rel, Natts_es_events, false);
+	leaf->slot = table_slot_create(rel, NULL);
+	leaf->is_open = true;
+	return true;
+}
+
+/* The index of an open chunk that has a stream's versions. */
+static Relation
+version_index(const Leaf *leaf)
+{
+	static const AttrNumber columns[] = {Anum_es_events_stream_id, Anum_es_events_version};
+	const ResultRelInfo *rri = leaf->target.rri;
+
+	for (int i = 0; i < rri->ri_NumIndices; i++)
+	{
+		if (EsIndexBeginsWith(rri->ri_IndexRelationDescs[i], columns, lengthof(columns)))
+			return rri->ri_IndexRelationDescs[i];
+	}
+	return NULL;
+}
+
+/*
+ * Where a locked stream ends: by the chunk that is written to now, or else by
+ * the stream's own chunks.
+ */
+static EsHead
+find_head(const EsStream *stream, Leaf *leaf)
+{
+	EsHead		head = {-1, stream->first_chunk};
+	Relation	index;
+	ScanKeyData key;
+	bool		isnull;
+
+	if (stream->created)
+		return head;
+	if (open_leaf(leaf, EsPositionLast()) && (index = version_index(leaf)) != NULL)
+	{
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
+		if (EsIndexProbe(leaf->target.rel, index, SnapshotSelf, &key, 1, BackwardScanDirection, leaf->slot))
+		{
+			head.version = DatumGetInt64(slot_getattr(leaf->slot, Anum_es_events_version, &isnull));
+			head.chunk = leaf->chunk.lower;
+			ExecClearTuple(leaf->slot);
+			return head;
+		}
+	}
+	return EsStreamHeadByChunks(stream, SnapshotSelf);
+}
+
 /* A run of events that go into one chunk. */
 typedef struct Run
 {
@@ -330,54 +414,41 @@ write_many(EsTarget *target, const EsBatch *batch, const EsStream *stream, const
 }
 
 static void
-write_one(EsTarget *target, const EsBatch *batch, const EsStream *stream, const Run *run,
+write_one(Leaf *leaf, const EsBatch *batch, const EsStream *stream, const Run *run,
 		  TimestampTz now, pg_uuid_t *id)
 {
-	TupleTableSlot *slot = table_slot_create(target->rel, NULL);
-
-	fill_slot(slot, batch, run->first, stream, run->position, run->version, now, id);
-	EsTargetInsert(target, slot);
-	ExecDropSingleTupleTableSlot(slot);
+	fill_slot(leaf->slot, batch, run->first, stream, run->position, run->version, now, id);
+	EsTargetInsert(&leaf->target, leaf->slot);
 }
 
 /* Write a batch, chunk by chunk. */
 static void
 write_events(const EsBatch *batch, const EsStream *stream, EsHead head,
-			 EsPosition first, pg_uuid_t *id)
+			 EsPosition first, Leaf *leaf, pg_uuid_t *id)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	EsPosition	chunk_of_head = head.chunk;
 	Run			run = {0, 0, first, head.version + 1};
-	EsChunk		chunk = {0, 0, InvalidOid};
 
 	EsChunkEnsure(ES_CHUNK_EVENTS, first, first + batch->n - 1);
 	while (run.first < batch->n)
 	{
-		Relation	leaf = NULL;
-		EsTarget	target;
-
-		if (EsChunkFind(ES_CHUNK_EVENTS, run.position, &chunk))
-			leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, RowExclusiveLock);
-		if (leaf == NULL)
+		if (!open_leaf(leaf, run.position))
 			elog(ERROR, "no chunk for position " UINT64_FORMAT, run.position);
-
-		run.n = Min(batch->n - run.first, chunk.upper - run.position);
-		EsTargetOpen(&target, leaf, Natts_es_events, false);
+		run.n = Min(batch->n - run.first, leaf->chunk.upper - run.position);
 		if (run.n == 1)
-			write_one(&target, batch, stream, &run, now, id);
+			write_one(leaf, batch, stream, &run, now, id);
 		else
-			write_many(&target, batch, stream, &run, now, id);
-		EsTargetClose(&target);
-		table_close(leaf, NoLock);
+			write_many(&leaf->target, batch, stream, &run, now, id);
 
-		if (chunk.lower != chunk_of_head)
-			EsStreamChunkNote(stream, chunk.lower, run.version);
-		chunk_of_head = chunk.lower;
+		if (leaf->chunk.lower != chunk_of_head)
+			EsStreamChunkNote(stream, leaf->chunk.lower, run.version);
+		chunk_of_head = leaf->chunk.lower;
 		run.first += run.n;
 		run.position += run.n;
 		run.version += run.n;
 	}
-	EsChunkAhead(ES_CHUNK_EVENTS, &chunk, run.position - 1);
+	EsChunkAhead(ES_CHUNK_EVENTS, &leaf->chunk, run.position - 1);
 }
 
 static void
@@ -410,6 +481,7 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 	EsStream	stream;
 	EsHead		head;
 	EsPosition	first;
+	Leaf		leaf = {false};
 
 	PreventCommandIfReadOnly("es_append()");
 	PreventCommandIfParallelMode("es_append()");
@@ -419,7 +491,7 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 		version_conflict(batch, -1);
 	EsStreamCheckAlive(&stream, batch->stream);
 	AcceptInvalidationMessages();	/* of chunks made while we waited */
-	head = EsStreamHead(&stream, SnapshotSelf);
+	head = find_head(&stream, &leaf);
 	if (head.version < 0 && !stream.created)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -428,6 +500,7 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 
 	if (is_retry(batch, &stream, head, version, position))
 	{
+		close_leaf(&leaf);
 		*id = *batch_id(batch, batch->n - 1);
 		return;
 	}
@@ -435,7 +508,8 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 		version_conflict(batch, head.version);
 
 	first = stream.created ? (EsPosition) stream.stream_id : EsPositionsDraw(batch->n);
-	write_events(batch, &stream, head, first, id);
+	write_events(batch, &stream, head, first, &leaf, id);
+	close_leaf(&leaf);
 	*version = head.version + batch->n;
 	*position = first + batch->n - 1;
 }

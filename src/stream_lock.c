@@ -243,6 +243,17 @@ head_in_chunk(const EsStream *stream, EsPosition position, Snapshot snapshot)
 	return version;
 }
 
+/* Where a stream ends, by the chunks it is known to have entered. */
+EsHead
+EsStreamHeadByChunks(const EsStream *stream, Snapshot snapshot)
+{
+	EsHead		head = {-1, stream->first_chunk};
+
+	(void) EsStreamChunkNewest(stream, snapshot, PG_INT64_MAX, &head.chunk);
+	head.version = head_in_chunk(stream, head.chunk, snapshot);
+	return head;
+}
+
 /*
  * Where a stream ends.  Nearly always in the chunk that is written to now, so
  * that one is probed before es_stream_chunks is asked; a stream whose first
@@ -264,11 +275,7 @@ EsStreamHead(const EsStream *stream, Snapshot snapshot)
 		if (head.version >= 0 || current.lower <= stream->first_chunk)
 			return head;
 	}
-
-	if (!EsStreamChunkNewest(stream, snapshot, PG_INT64_MAX, &head.chunk))
-		head.chunk = stream->first_chunk;
-	head.version = head_in_chunk(stream, head.chunk, snapshot);
-	return head;
+	return EsStreamHeadByChunks(stream, snapshot);
 }
 
 void
