@@ -20,7 +20,7 @@ CREATE TABLE @extschema@.es_incarnations (
     began_at           timestamptz NOT NULL
 );
 COMMENT ON TABLE @extschema@.es_incarnations IS
-'es_pg: the lives of this log, the newest with the highest ordinal, and the server each began on. A position is unique within one incarnation.';
+'es_pg: the lives of this log, the newest with the highest ordinal, and the server each began on.';
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.es_incarnations', '');
 
 CREATE FUNCTION @extschema@.es_horizon() RETURNS bigint

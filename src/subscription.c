@@ -333,7 +333,7 @@ es_ack(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("cannot acknowledge position " INT64_FORMAT, PG_GETARG_INT64(3)),
-				 errdetail("It has not been handed out yet.")));
+				 errdetail("It is above the horizon.")));
 	move_cursor(&subscription, (EsPosition) PG_GETARG_INT64(3));
 	PG_RETURN_VOID();
 }

@@ -2,10 +2,14 @@
 CREATE EXTENSION es_pg;
 SELECT plan(17);
 
--- The members, as pg_depend has them.
+-- The members, as pg_depend has them; without the row types of tables and the arrays of types, which nobody
+-- names and which only some versions list.
 CREATE VIEW member AS
     SELECT classid, objid, (pg_identify_object(classid, objid, 0)).* FROM pg_depend
-     WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'es_pg') AND deptype = 'e';
+     WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'es_pg') AND deptype = 'e'
+       AND NOT (classid = 'pg_type'::regclass AND EXISTS
+                (SELECT FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid
+                  WHERE t.oid = objid AND (t.typelem <> 0 OR c.relkind <> 'c')));
 CREATE VIEW member_function AS SELECT p.* FROM member JOIN pg_proc AS p ON classid = 'pg_proc'::regclass AND objid = p.oid;
 CREATE VIEW member_relation AS SELECT c.* FROM member JOIN pg_class AS c ON classid = 'pg_class'::regclass AND objid = c.oid;
 
@@ -18,7 +22,7 @@ SELECT is_empty($$SELECT type, identity FROM member WHERE coalesce(split_part(na
 SELECT is_empty($$SELECT identity FROM member WHERE type IN ('function', 'table', 'view', 'type', 'composite type', 'schema')
                      AND coalesce(obj_description(objid, classid::regclass::name), '') = ''$$,
     'every function, type, table, view and schema has a comment');
-SELECT is_empty($$SELECT oid::regprocedure FROM member_function WHERE obj_description(oid, 'pg_proc') NOT LIKE '%Example: SELECT %' AND proname NOT IN ('es_refuse_change', 'es_writers')$$,
+SELECT is_empty($$SELECT oid::regprocedure FROM member_function WHERE obj_description(oid, 'pg_proc') NOT LIKE '%Example: SELECT %' AND proname <> 'es_refuse_change'$$,
     'every function''s comment has an example');
 SELECT is_empty($$SELECT oid::regclass FROM member_relation WHERE relkind IN ('r', 'p') AND obj_description(oid, 'pg_class') NOT LIKE 'es\_pg: %'$$,
     'a table''s comment says whose it is');
