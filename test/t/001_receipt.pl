@@ -127,7 +127,7 @@ sub relay_start
 	return if $relay_pid;
 	delete $ENV{PGAPPNAME};
 	open STDOUT, $pipe ? '>&' : '>>', $pipe // $file or POSIX::_exit(126);
-	open STDERR, '>>', "$tmp/log/relay.log" or POSIX::_exit(126);
+	open STDERR, '>>', "$tmp/relay.log" or POSIX::_exit(126);
 	{ exec { $relay } $relay, '--config', $config; }
 	POSIX::_exit(127);
 }

@@ -86,8 +86,15 @@ for my $kind (sort keys %kinds)
 }
 
 # With more databases at work than there is memory for, the next one is told so; it can work when another has ended.
+# (From 17 on there is memory for 256, which would be too many databases to make here.)
+SKIP:
 {
 	my $node = es_cluster('crowd', 'max_connections = 100');
+	if ($node->pg_version >= 17)
+	{
+		$node->stop;
+		skip 'there is memory for 256 logs', 1;
+	}
 	my $db = es_connect($node);
 	my (@sessions, $refused);
 
