@@ -12,8 +12,28 @@ use EsTest;
 
 my $node = es_cluster('past', 'wal_level = replica', 'max_wal_senders = 2');
 my ($reader, $fetcher, $other, $control) = map { es_connect($node) } 1 .. 4;
+my @probes;
 
 sub hold { my ($names) = @_; $control->rows("ALTER SYSTEM SET synchronous_standby_names = '$names'"); return $node->reload }
+
+# Commits wait only once the checkpointer has taken the setting in, and no view tells when: one that waits does.
+sub wait_until_commits_hang
+{
+	my $probe = es_connect($node);
+	my $sent;
+
+	es_poll(sub {
+			my ($row) = $control->rows('SELECT wait_event, state FROM pg_stat_activity WHERE pid = ' . $probe->pid);
+			return 1 if ($row->[0] // '') eq 'SyncRep';
+			return 0 if $row->[1] ne 'idle';
+			$probe->receive(30) if $sent;
+			$probe->send('INSERT INTO probe VALUES (1)');
+			$sent = 1;
+			return 0;
+		}) or die 'commits do not wait';
+	push @probes, $probe;
+	return;
+}
 
 # A session whose commit of one event has begun and cannot end.
 sub hang_in_commit
@@ -25,6 +45,7 @@ sub hang_in_commit
 	$writer->rows("SELECT es_append('$stream', 'Held', '{}')");
 	hold('nobody');
 	es_poll(sub { $writer->value('SHOW synchronous_standby_names') eq 'nobody' }) or die 'settings were not reloaded';
+	wait_until_commits_hang();
 	$writer->send('COMMIT');
 	ok(es_poll(sub { ($control->value('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $writer->pid) // '') eq 'SyncRep' }),
 		"the commit of $stream is held between its look at the flag and its end");
@@ -40,6 +61,7 @@ sub asleep
 }
 
 $_->rows('SET synchronous_commit = local') for $reader, $fetcher, $other, $control;
+$control->rows('CREATE TABLE probe (n integer)');
 $control->rows(q{SELECT es_create_subscription('reader', 'beginning')});
 $control->rows(q{SELECT es_append('order-0', 'Before', '{}')});
 $reader->rows('LISTEN es_pg');
