@@ -45,6 +45,8 @@ static const char *const relation_names[] = {
 	"es_position_bound",
 	"es_incarnations",
 	"es_incarnations_pkey",
+	"es_marks",
+	"es_marks_pkey",
 	"es_streams",
 	"es_streams_pkey",
 	"es_streams_name_key",

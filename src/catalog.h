@@ -21,6 +21,8 @@ typedef struct EsCatalog
 	Oid			position_bound; /* sequence */
 	Oid			incarnations;
 	Oid			incarnations_pkey;
+	Oid			marks;
+	Oid			marks_pkey;
 	Oid			streams;
 	Oid			streams_pkey;
 	Oid			streams_name_key;

@@ -1,6 +1,7 @@
 /*
  * chunk_make.c
- *		Making chunks ahead of the positions that will need them.
+ *		Making chunks ahead of the positions that will need them; and, by the
+ *		same worker, the incarnation that a log's first position needs.
  *
  * A chunk made inside a user's transaction would hold a lock on the parent to
  * its end, fail under an open cursor and need ownership.  So a background
@@ -67,6 +68,7 @@ typedef struct Order
 	int			size;
 	int			ahead;			/* chunks after last */
 	bool		awaited;
+	bool		incarnation;	/* instead of chunks: see horizon_fork.c */
 } Order;
 
 StaticAssertDecl(sizeof(Order) <= BGW_EXTRALEN, "Order must fit into a worker's extra data");
@@ -175,8 +177,6 @@ make_chunk(EsChunkKind kind, EsPosition position, int size)
 	if (EsChunkFindNext(kind, position, &chunk))
 		upper = Min(upper, chunk.lower);
 
-	if (kind == ES_CHUNK_EVENTS)
-		EsIncarnationBegin();
 	run_as_owner(owner, leaf_definition(kind, schema, lower, upper));
 	CommandCounterIncrement();
 	return true;
@@ -197,20 +197,51 @@ next_missing(const Order *order, EsPosition *position, int *beyond)
 	return *position <= order->last || *beyond <= order->ahead;
 }
 
+/* Is there anything left to do for an order? */
+static bool
+unfinished(EsLog *log, const Order *order)
+{
+	EsPosition	position = order->first;
+	int			beyond = 0;
+
+	if (order->incarnation)
+		return !EsIncarnationInForce(log);
+	return next_missing(order, &position, &beyond);
+}
+
 /* Make everything that an order asks for, in the current transaction. */
-static int
+static void
 make_here(const Order *order)
 {
 	EsPosition	position = order->first;
 	int			beyond = 0;
-	int			made = 0;
 
-	while (next_missing(order, &position, &beyond))
+	if (order->incarnation)
+		EsIncarnationBegin();
+	else
 	{
-		if (make_chunk(order->kind, position, order->size))
-			made++;
+		while (next_missing(order, &position, &beyond))
+			make_chunk(order->kind, position, order->size);
 	}
-	return made;
+}
+
+/* One transaction of the worker: a chunk, or an incarnation; true: there may be more. */
+static bool
+work(const Order *order, EsPosition *position, int *beyond)
+{
+	if (order->incarnation)
+	{
+		EsIncarnationBegin();
+		return false;
+	}
+	if (next_missing(order, position, beyond))
+	{
+		make_chunk(order->kind, *position, order->size);
+		return true;
+	}
+	if (!order->awaited)
+		pg_atomic_write_u64(&EsLogGet()->chunk_ahead_until[order->kind], 0);
+	return false;
 }
 
 /* The worker: one transaction a chunk, then the end. */
@@ -241,12 +272,7 @@ EsChunkWorkerMain(Datum arg)
 
 		if (!OidIsValid(get_extension_oid("es_pg", true)))
 			proc_exit(0);
-		more = next_missing(&order, &position, &beyond);
-		if (more)
-			make_chunk(order.kind, position, order.size);
-
-		if (!more && !order.awaited)
-			pg_atomic_write_u64(&EsLogGet()->chunk_ahead_until[order.kind], 0);
+		more = work(&order, &position, &beyond);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 	} while (more);
@@ -352,11 +378,8 @@ carry_out(EsLog *log, Order *order)
 
 	while (failures < FAILURES_MAX)
 	{
-		EsPosition	position = order->first;
-		int			beyond = 0;
-
 		AcceptInvalidationMessages();
-		if (!next_missing(order, &position, &beyond))
+		if (!unfinished(log, order))
 			return;
 		if (parent_is_mine(order->kind))
 			break;
@@ -383,12 +406,21 @@ carry_out(EsLog *log, Order *order)
 void
 EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last)
 {
-	Order		order = {MyDatabaseId, kind, first, last, EsChunkSize(kind), 0, true};
+	Order		order = {MyDatabaseId, kind, first, last, EsChunkSize(kind), 0, true, false};
 	EsPosition	position = first;
 	int			beyond = 0;
 
 	if (next_missing(&order, &position, &beyond))
 		carry_out(EsLogGet(), &order);
+}
+
+/* Make sure that there is an incarnation that new positions belong to. */
+void
+EsIncarnationEnsure(EsLog *log)
+{
+	Order		order = {MyDatabaseId, ES_CHUNK_EVENTS, 0, 0, 0, 0, true, true};
+
+	carry_out(log, &order);
 }
 
 /* How many chunks ahead, by the time since they were last asked for. */
@@ -435,7 +467,7 @@ EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position)
 		position >= middle && !parent_is_mine(kind) && claim_ahead(log, kind))
 	{
 		Order		order = {MyDatabaseId, kind, position, position, EsChunkSize(kind),
-		chunks_ahead(log, kind), false};
+		chunks_ahead(log, kind), false, false};
 
 		if (!start_worker(&order, NULL))
 		{
@@ -462,7 +494,7 @@ es_prepare_chunks(PG_FUNCTION_ARGS)
 	for (int kind = 0; kind < ES_CHUNK_KINDS; kind++)
 	{
 		EsPosition	next = EsPositionLast() + 1;
-		Order		order = {MyDatabaseId, kind, next, next, EsChunkSize(kind), ahead, true};
+		Order		order = {MyDatabaseId, kind, next, next, EsChunkSize(kind), ahead, true, false};
 
 		made -= EsChunkCount(kind);
 		carry_out(EsLogGet(), &order);

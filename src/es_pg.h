@@ -18,6 +18,7 @@
 #define ERRCODE_ES_IDEMPOTENCY_CONFLICT		MAKE_SQLSTATE('S', 'E', '0', '0', '4')
 #define ERRCODE_ES_NOT_ORDERED				MAKE_SQLSTATE('S', 'E', '0', '0', '6')
 #define ERRCODE_ES_FENCED					MAKE_SQLSTATE('S', 'E', '0', '0', '7')
+#define ERRCODE_ES_LOG_FORKED				MAKE_SQLSTATE('S', 'E', '0', '0', '8')
 
 /* Limits that the reference states. */
 #define ES_NAME_MAX			1024	/* bytes of a name, type or id */

@@ -71,7 +71,6 @@
 
 PG_FUNCTION_INFO_V1(es_horizon);
 PG_FUNCTION_INFO_V1(es_last_position);
-PG_FUNCTION_INFO_V1(es_incarnation);
 PG_FUNCTION_INFO_V1(es_writers);
 
 /* The log that this transaction has drawn from, and this backend's entry. */
@@ -96,8 +95,8 @@ EsRequirePrimary(void)
 	if (RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the horizon of the event log is not known on a standby"),
-				 errhint("Read the log on the primary; es_read_stream works here too.")));
+				 errmsg("cannot do this to the event log on a standby"),
+				 errhint("Do it on the primary. Streams, and the log up to the newest mark of the primary, can be read here too.")));
 }
 
 /* Enter this transaction into the registry: steps (a) and (b). */
@@ -122,10 +121,10 @@ register_writer(EsLog *log)
 }
 
 /* Set the sequence as its owner, and make that durable. */
-static void
-move_sequence(Oid sequence, EsPosition bound)
+void
+EsBoundMove(Oid sequence, EsPosition bound)
 {
-	Relation	rel = relation_open(sequence, NoLock);
+	Relation	rel = relation_open(sequence, RowExclusiveLock);
 	Oid			owner = rel->rd_rel->relowner;
 	Oid			user;
 	int			context;
@@ -145,8 +144,8 @@ move_sequence(Oid sequence, EsPosition bound)
 }
 
 /*
- * A sequence that is ahead of shared memory was set by a restore: the counter
- * goes on from there.  The caller is the one who reserves.
+ * A sequence that is ahead of shared memory was set by a restore or by a new
+ * incarnation: the counter goes on from there.  The caller is the one who reserves.
  */
 static void
 adopt_sequence(EsLog *log)
@@ -156,6 +155,7 @@ adopt_sequence(EsLog *log)
 
 	if (stored <= pg_atomic_read_u64(&log->reserved))
 		return;
+	pg_atomic_write_u32(&log->in_order, 0);
 	pg_atomic_write_u64(&log->reserved, stored);
 	while (drawn < stored && !pg_atomic_compare_exchange_u64(&log->drawn, &drawn, stored))
 		;
@@ -165,12 +165,10 @@ adopt_sequence(EsLog *log)
 static void
 reserve_block(EsLog *log, uint32 n)
 {
-	EsPosition	bound;
+	EsPosition	bound = pg_atomic_read_u64(&log->reserved);
 
-	adopt_sequence(log);
-	bound = pg_atomic_read_u64(&log->reserved);
 	bound += Min((EsPosition) n + RESERVE_BLOCK, POSITION_MAX - bound);
-	move_sequence(log->sequence, bound);
+	EsBoundMove(log->sequence, bound);
 	pg_atomic_write_u64(&log->reserved, bound);
 }
 
@@ -191,30 +189,46 @@ stop_reserving(int code, Datum arg)
 	ConditionVariableBroadcast(&log->reserved_moved);
 }
 
-/* Wait until the bound has moved, or move it. */
-static void
-reserve(EsLog *log, uint32 n)
+/*
+ * Be the one who reserves: take in what the sequence says, then see to it that
+ * there is room for n more positions.  False: another one is at it.
+ */
+static bool
+try_reserve(EsLog *log, uint32 n)
 {
 	uint32		nobody = 0;
 
-	LockRelationOid(log->sequence, RowExclusiveLock);
-
-	if (pg_atomic_compare_exchange_u32(&log->reserving, &nobody, 1))
+	if (!pg_atomic_compare_exchange_u32(&log->reserving, &nobody, 1))
+		return false;
+	PG_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
 	{
-		PG_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
-		{
-			if (exhausted(log, n))
-				reserve_block(log, n);
-		}
-		PG_END_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
-		stop_reserving(0, PointerGetDatum(log));
-		return;
+		adopt_sequence(log);
+		if (exhausted(log, n))
+			reserve_block(log, n);
 	}
+	PG_END_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
+	stop_reserving(0, PointerGetDatum(log));
+	return true;
+}
 
+/* Wait until nobody reserves. */
+static void
+await_reserver(EsLog *log)
+{
 	ConditionVariablePrepareToSleep(&log->reserved_moved);
 	while (pg_atomic_read_u32(&log->reserving) != 0)
 		ConditionVariableSleep(&log->reserved_moved, reserve_wait_event());
 	ConditionVariableCancelSleep();
+}
+
+/* Wait until the bound has moved, or move it; the log must be fit for more. */
+static void
+reserve(EsLog *log, uint32 n)
+{
+	EsIncarnationEnsure(log);
+	LockRelationOid(log->sequence, RowExclusiveLock);
+	if (!try_reserve(log, n))
+		await_reserver(log);
 }
 
 /*
@@ -224,17 +238,16 @@ reserve(EsLog *log, uint32 n)
 void
 EsHorizonCatchUp(EsLog *log)
 {
-	uint32		nobody = 0;
+	if (pg_atomic_read_u64(&log->drawn) >= pg_atomic_read_u64(&log->reserved))
+		(void) try_reserve(log, 0);
+}
 
-	if (pg_atomic_read_u64(&log->drawn) < pg_atomic_read_u64(&log->reserved) ||
-		!pg_atomic_compare_exchange_u32(&log->reserving, &nobody, 1))
-		return;
-	PG_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
-	{
-		adopt_sequence(log);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(stop_reserving, PointerGetDatum(log));
-	stop_reserving(0, PointerGetDatum(log));
+/* The sequence has been moved ahead: from now on draw from there. */
+void
+EsHorizonAdopt(EsLog *log)
+{
+	while (!try_reserve(log, 0))
+		await_reserver(log);
 }
 
 /*
@@ -379,69 +392,11 @@ EsHorizonInit(void)
 	RegisterXactCallback(at_transaction_event, NULL);
 }
 
-/* The newest row of es_incarnations in a slot of the caller's. */
-static bool
-newest_incarnation(Relation rel, TupleTableSlot *slot)
-{
-	Relation	index = index_open(EsCatalogGet()->incarnations_pkey, AccessShareLock);
-	bool		found = EsIndexProbe(rel, index, SnapshotSelf, NULL, 0, BackwardScanDirection, slot);
-
-	index_close(index, AccessShareLock);
-	return found;
-}
-
-/* The current incarnation, in the caller's memory. */
-Datum
-EsIncarnationGet(bool *isnull)
-{
-	Relation	rel = table_open(EsCatalogGet()->incarnations, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Datum		result = (Datum) 0;
-
-	*isnull = !newest_incarnation(rel, slot);
-	if (!*isnull)
-	{
-		pg_uuid_t  *copy = palloc(sizeof(pg_uuid_t));
-
-		*copy = *DatumGetUUIDP(slot_getattr(slot, 2, isnull));
-		result = UUIDPGetDatum(copy);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	return result;
-}
-
-/* Begin the first incarnation, if there is none.  The caller excludes others. */
-void
-EsIncarnationBegin(void)
-{
-	Oid			table = EsCatalogGet()->incarnations;
-	Relation	rel = table_open(table, RowExclusiveLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	bool		found = newest_incarnation(rel, slot);
-
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
-	if (!found)
-	{
-		Datum		values[7];
-		bool		nulls[7] = {false};
-
-		values[0] = Int32GetDatum(1);
-		values[1] = DirectFunctionCall1(gen_random_uuid, (Datum) 0);
-		values[2] = Int64GetDatum((int64) GetSystemIdentifier());
-		values[3] = Int32GetDatum(GetWALInsertionTimeLine());
-		values[4] = ObjectIdGetDatum(MyDatabaseId);
-		values[5] = Int64GetDatum(0);
-		values[6] = TimestampTzGetDatum(GetCurrentTimestamp());
-		EsInsertRow(table, lengthof(values), values, nulls);
-	}
-}
-
 Datum
 es_horizon(PG_FUNCTION_ARGS)
 {
-	EsRequirePrimary();
+	if (RecoveryInProgress())
+		PG_RETURN_INT64((int64) EsMarkRead(GetActiveSnapshot()));
 	PG_RETURN_INT64((int64) EsHorizonRead(EsLogGet()));
 }
 
@@ -450,17 +405,6 @@ es_last_position(PG_FUNCTION_ARGS)
 {
 	EsRequirePrimary();
 	PG_RETURN_INT64((int64) EsPositionLast());
-}
-
-Datum
-es_incarnation(PG_FUNCTION_ARGS)
-{
-	bool		isnull;
-	Datum		incarnation = EsIncarnationGet(&isnull);
-
-	if (isnull)
-		PG_RETURN_NULL();
-	PG_RETURN_DATUM(incarnation);
 }
 
 Datum

@@ -11,6 +11,8 @@
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
+#include "utils/snapshot.h"
+#include "utils/uuid.h"
 
 /* The partitioned tables that positions lead into. */
 typedef enum EsChunkKind
@@ -42,6 +44,7 @@ typedef struct EsLog
 	pg_atomic_uint32 armed;		/* 1: the next commit shall notify */
 	pg_atomic_uint32 reserving; /* 1: a backend is moving reserved ahead */
 	pg_atomic_uint32 chunk_worker;	/* 1: a backend waits for the chunk worker */
+	pg_atomic_uint32 in_order;	/* 1: this is the life that its newest incarnation began */
 	ConditionVariable moved;	/* the horizon may have risen */
 	ConditionVariable reserved_moved;
 	ConditionVariable chunk_worker_done;
@@ -70,8 +73,34 @@ extern EsPosition EsPositionsDraw(uint32 n);
 extern EsPosition EsPositionLast(void);
 extern EsPosition EsHorizonRead(EsLog *log);
 extern bool EsHorizonWriting(void);
-extern Datum EsIncarnationGet(bool *isnull);
+extern void EsBoundMove(Oid sequence, EsPosition bound);
+extern void EsHorizonAdopt(EsLog *log);
+
+/* A life of the log: an incarnation and the position after which it begins. */
+typedef struct EsLife
+{
+	pg_uuid_t	id;
+	EsPosition	after;
+} EsLife;
+
+typedef struct EsLives
+{
+	int			n;
+	EsLife	   *lives;			/* oldest first */
+} EsLives;
+
+/* horizon_fork.c */
+extern void EsForkCheck(EsLog *log);
+extern bool EsIncarnationInForce(EsLog *log);
 extern void EsIncarnationBegin(void);
+extern EsLives EsLivesRead(Snapshot snapshot);
+extern pg_uuid_t *EsLifeOf(const EsLives *lives, EsPosition position);
+
+/* horizon_mark.c */
+extern EsPosition EsMarkRead(Snapshot snapshot);
+
+/* chunk_make.c */
+extern void EsIncarnationEnsure(EsLog *log);
 
 /* horizon_wake.c */
 extern void EsWakeBeforeCommit(EsLog *log);

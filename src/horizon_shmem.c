@@ -40,7 +40,7 @@
 #define HEADER_NAME		"es_pg"
 #define REGISTRY_NAME	"es_pg registry"
 #define HEADER_MAGIC	0x65735f70
-#define LAYOUT			1		/* grows with every change of EsShared */
+#define LAYOUT			2		/* grows with every change of EsShared */
 
 #define LOGS_SMALL		32		/* logs in use at once, out of the slack */
 #define LOGS_LARGE		256		/* and where memory was requested */
@@ -296,6 +296,7 @@ take_log(Oid sequence, EsPosition bound)
 	pg_atomic_write_u32(&log->armed, 0);
 	pg_atomic_write_u32(&log->reserving, 0);
 	pg_atomic_write_u32(&log->chunk_worker, 0);
+	pg_atomic_write_u32(&log->in_order, 0);
 	pg_atomic_write_u64(&log->drawn, bound);
 	return log;
 }

@@ -140,8 +140,8 @@ typedef struct EsFilter
 /* An ordered read in progress. */
 typedef struct EsOrderedRead
 {
-	EsLog	   *log;
-	EsPosition	horizon;		/* taken before the snapshot */
+	EsLog	   *log;			/* NULL on a standby */
+	EsPosition	horizon;		/* taken before the snapshot; a mark on a standby */
 } EsOrderedRead;
 
 /* stream_log.c: events of the whole log in position order */

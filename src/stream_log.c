@@ -3,10 +3,10 @@
  *		Events of the whole log in position order, up to the horizon.
  *
  * An ordered read takes the horizon first, then sees to it that it knows every
- * chunk below that, then takes its snapshot.  The other orders lose events: a snapshot older than the
- * horizon does not see all that lies below it, and a chunk that this backend
- * has not heard of would be passed over.  So under REPEATABLE READ, whose
- * snapshot is old, it is refused.
+ * chunk below that, then takes its snapshot.  The other orders lose events: a
+ * snapshot older than the horizon does not see all that lies below it, and a
+ * chunk that this backend has not heard of would be passed over.  So under REPEATABLE READ, whose
+ * snapshot is old, it is refused.  A standby goes by marks; see horizon_mark.c.
  *
  * Events hold their stream's number; the name is looked up, once, and kept: a
  * stream is never renamed and a number never used again.  The cache is bounded
@@ -278,8 +278,7 @@ EsLogScan(const EsFilter *filter, EsPosition after, EsPosition upto,
 void
 EsOrderedReadCheck(void)
 {
-	EsRequirePrimary();
-	if (IsolationUsesXactSnapshot())
+	if (IsolationUsesXactSnapshot() && !RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_NOT_ORDERED),
 				 errmsg("cannot read the log in order in a transaction that is %s",
@@ -288,10 +287,32 @@ EsOrderedReadCheck(void)
 				 errhint("Use READ COMMITTED.")));
 }
 
+/* On a standby: a mark, and the same snapshot for what lies below it. */
+static void
+begin_on_standby(EsOrderedRead *read)
+{
+	static bool told = false;
+
+	PushActiveSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot());
+	read->log = NULL;
+	read->horizon = EsMarkRead(GetActiveSnapshot());
+	EsChunkCover(ES_CHUNK_EVENTS, read->horizon);
+	if (!told)
+		ereport(NOTICE,
+				(errmsg("this is a standby: the log is read up to position " UINT64_FORMAT
+						", the newest mark of the primary", read->horizon)));
+	told = true;
+}
+
 /* Horizon, then its chunks, then the snapshot. */
 void
 EsOrderedReadBegin(EsOrderedRead *read)
 {
+	if (RecoveryInProgress())
+	{
+		begin_on_standby(read);
+		return;
+	}
 	read->log = EsLogGet();
 	read->horizon = EsHorizonRead(read->log);
 	EsChunkCover(ES_CHUNK_EVENTS, read->horizon);

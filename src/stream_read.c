@@ -195,6 +195,8 @@ read_log(FunctionCallInfo fcinfo, const EsFilter *filter, EsPosition after, int6
 		EsLogScan(filter, after, read.horizon, GetActiveSnapshot(), collect_of_log, &collector);
 		EsOrderedReadEnd(&read);
 		after = Max(after, read.horizon);
+		if (read.log == NULL)
+			break;
 		if (pass == 0 && collector.left == count)
 			EsWakeArm(read.log);
 	}

@@ -74,8 +74,7 @@ typedef struct Subscription
 typedef struct Delivery
 {
 	ReturnSetInfo *result;
-	Datum		incarnation;
-	bool		no_incarnation;
+	EsLives		lives;
 	EsPosition	cursor;			/* of the subscription at the last look */
 	int64		left;
 } Delivery;
@@ -183,12 +182,14 @@ deliver(TupleTableSlot *slot, const text *stream, void *arg)
 	Datum		values[Natts_es_delivery];
 	bool		nulls[Natts_es_delivery];
 	text	   *category = cstring_to_text_with_len(VARDATA_ANY(stream), EsCategoryLength(stream));
+	pg_uuid_t  *incarnation;
 
 	EsEventValues(slot, columns, Natts_es_delivery, values, nulls);
 	values[0] = Int32GetDatum(LANE);
 	values[1] = Int64GetDatum(EPOCH);
-	values[2] = delivery->incarnation;
-	nulls[2] = delivery->no_incarnation;
+	incarnation = EsLifeOf(&delivery->lives, (EsPosition) DatumGetInt64(values[3]));
+	values[2] = UUIDPGetDatum(incarnation);
+	nulls[2] = incarnation == NULL;
 	values[4] = PointerGetDatum(category);
 	values[5] = PointerGetDatum(stream);
 	tuplestore_putvalues(delivery->result->setResult, delivery->result->setDesc, values, nulls);
@@ -204,7 +205,8 @@ look(const text *name, Delivery *delivery, EsOrderedRead *read)
 	int64		before = delivery->left;
 
 	EsOrderedReadBegin(read);
-	delivery->incarnation = EsIncarnationGet(&delivery->no_incarnation);
+	EsForkCheck(read->log);
+	delivery->lives = EsLivesRead(GetActiveSnapshot());
 	read_subscription(name, GetActiveSnapshot(), false, &subscription);
 	EsLogScan(&subscription.filter, subscription.cursor, read->horizon,
 			  GetActiveSnapshot(), deliver, delivery);
@@ -287,6 +289,7 @@ es_fetch(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_count must be positive")));
+	EsRequirePrimary();
 	EsOrderedReadCheck();
 	wait = argument_wait(fcinfo, 3);
 	InitMaterializedSRF(fcinfo, 0);

@@ -140,8 +140,14 @@ Example: SELECT es_ack(''mailer'', 0, 0, 4711);';
 
 CREATE FUNCTION @extschema@.es_maintain()
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    mark bigint := @extschema@.es_horizon();
 BEGIN
     PERFORM @extschema@.es_prepare_chunks();
+    INSERT INTO @extschema@.es_marks ("position") SELECT mark
+     WHERE NOT EXISTS (SELECT FROM @extschema@.es_marks AS m WHERE m."position" >= mark)
+    ON CONFLICT DO NOTHING;
+    DELETE FROM @extschema@.es_marks AS m WHERE m."position" < mark;
     DELETE FROM @extschema@.es_cursors AS old
      USING (SELECT DISTINCT ON (c.subscription_id, c.lane) c.*
               FROM @extschema@.es_cursors AS c
@@ -150,7 +156,7 @@ BEGIN
        AND (old.epoch, old."position") < (newest.epoch, newest."position");
 END $$;
 COMMENT ON FUNCTION @extschema@.es_maintain() IS
-'Housekeeping, to be called about once a minute by hand, cron or es-relay: has chunks made ahead and deletes cursors that newer ones have replaced.
+'Housekeeping, to be called about once a minute by hand, cron or es-relay: has chunks made ahead, leaves the mark up to which standbys read the log, and deletes cursors that newer ones have replaced.
 Example: SELECT es_maintain();';
 
 REVOKE ALL ON FUNCTION

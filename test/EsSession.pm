@@ -176,6 +176,7 @@ sub _take
 		my %field = map { substr($_, 0, 1) => substr($_, 1) } grep { length } split /\0/, $body;
 		$self->{answer}{sqlstate} = $field{C};
 		$self->{answer}{message} = $field{M};
+		$self->{answer}{hint} = $field{H};
 	}
 	elsif ($type eq 'C')
 	{
