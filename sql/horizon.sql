@@ -148,3 +148,29 @@ SELECT es_last_position() AS before \gset
 \c -
 SELECT es_last_position() = :before AS same, es_horizon() = :before AS all_there, es_incarnation() = :'life' AS same_life;
 SELECT position - :before AS drawn FROM es_append('h-8', 'T', '1');
+
+--
+-- Marks, by which standbys read the log: maintenance leaves where the horizon was.
+--
+SELECT es_maintain();
+SELECT position = es_horizon() AS here FROM es_marks;
+
+--
+-- Incarnations. A log that is where it began has nothing to adopt. After an
+-- older self was brought back in a way that no server can notice, one says so:
+-- a new life begins, far behind the old one, at once.
+--
+SELECT es_adopt('moved') = :'life' AS same_life;
+SELECT es_adopt('copied') AS second_life \gset
+SELECT :'second_life' <> :'life' AS another, es_incarnation() = :'second_life' AS in_force;
+SELECT ordinal, incarnation = :'life' AS first, after_position > 4294967296 AS beyond FROM es_incarnations ORDER BY ordinal;
+SELECT version, position > 4294967296 AS beyond FROM es_append('h-8', 'T', '2');
+
+-- Each position belongs to the life in which it was drawn, and is handed out so.
+SELECT es_create_subscription('lives', 'beginning', types => '{T}');
+SELECT DISTINCT incarnation = :'life' AS first, incarnation = :'second_life' AS second, position > 4294967296 AS beyond
+  FROM es_fetch('lives', 'c', 1000000) ORDER BY beyond;
+
+-- There are two answers.
+SELECT es_adopt('Copied');
+SELECT es_adopt(NULL);

@@ -261,6 +261,8 @@ EsPositionsDraw(uint32 n)
 	bool		first = writing == NULL;
 	EsPosition	drawn;
 
+	if (first && pg_atomic_read_u32(&log->in_order) == 0)
+		EsIncarnationEnsure(log);
 	register_writer(log);
 	drawn = pg_atomic_read_u64(&log->drawn);
 	do

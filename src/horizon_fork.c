@@ -24,9 +24,9 @@
  * here (a logical subscriber), nobody but an administrator can know whether the
  * original lives on: appends and fetches fail with SE008 until es_adopt().
  *
- * When it is looked at: by an append whenever a block of positions is reserved,
- * which is before the first one that a server, or a restore, leads to; by a
- * fetch until the log was once found in order.
+ * When it is looked at: by appends and fetches until the log was found in order
+ * by what is committed, and again after the sequence was set from outside; by an
+ * append also whenever a block of positions is reserved.
  *
  * A row of es_incarnations must be there for all as soon as its positions can
  * be, so a transaction of a background worker writes it and not the user's own;

@@ -75,6 +75,7 @@ sub check_restored
 
 	is_deeply($got->{$_}, $expected->{$_}, "$name: $_") for sort keys %$expected;
 
+	$db->rows("SELECT es_adopt('moved')");
 	my $last = $db->value('SELECT max(position) FROM es_events');
 	is($db->try(sprintf 'UPDATE %s SET type = type', $_->[0])->{sqlstate}, 'SE003', "$name: $_->[0] cannot be changed")
 	  for ($db->rows('SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = \'es_events\'::regclass ORDER BY 1'))[ 0, -1 ];

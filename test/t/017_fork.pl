@@ -50,8 +50,10 @@ sub adopt
 
 	$session->rows('BEGIN');
 	$session->rows("SELECT es_adopt('$how')");
+	is(append($session, 'order-1')->{sqlstate}, undef, "$name: who adopts may append at once");
 	$session->rows('ROLLBACK');
-	is(append($session, 'order-1')->{sqlstate}, 'SE008', "$name: an adoption rolled back is none");
+	is($session->try("SELECT * FROM es_fetch('all', 'c')")->{sqlstate}, 'SE008', "$name: an adoption rolled back is none");
+	is(append($session, 'order-1')->{sqlstate}, 'SE008', "$name: for nobody");
 	my $after = $session->value("SELECT es_adopt('$how')");
 	is($after, life($session), "$name: es_adopt('$how') returns what is in force");
 	($how eq 'moved' ? \&is : \&isnt)->($after, $before, "$name: the incarnation is " . ($how eq 'moved' ? 'kept' : 'a new one'));
