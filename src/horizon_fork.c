@@ -488,7 +488,8 @@ es_adopt(PG_FUNCTION_ARGS)
 	if (moved && judgement.verdict != FORKED)
 	{
 		ereport(NOTICE,
-				(errmsg("the event log is where its newest incarnation began, nothing to adopt")));
+				(errmsg("nothing to adopt, the event log is where it began")));
+		EsIncarnationBegin();
 		return es_incarnation(fcinfo);
 	}
 	if (judgement.newest.ordinal == 0 && moved)

@@ -2,7 +2,8 @@
 #
 # Not preloaded, the registry must fit into what the server's shared memory has to spare, for any max_connections; so
 # there are many backends, and many databases. With max_worker_processes = 0 the writers make their chunks themselves, each
-# in its own transaction, and the others wait for that: so chunks are made ahead there before transactions stay open.
+# in its own transaction, and the others wait for that: so chunks, and the log's first
+# incarnation, are made there before transactions stay open.
 use strict;
 use warnings;
 use Test::More;
@@ -23,7 +24,7 @@ for my $kind (sort keys %kinds)
 	my $db = es_connect($node);
 
 	# Many backends at once, each with a position of its own in flight, over several chunks.
-	$db->rows('SELECT es_prepare_chunks(3)') if $kind eq 'workerless';
+	$db->rows(q{SELECT es_prepare_chunks(3), es_adopt('moved')}) if $kind eq 'workerless';
 	my @sessions = map { es_connect($node) } 1 .. BACKENDS;
 	for my $i (0 .. $#sessions)
 	{
