@@ -55,13 +55,18 @@ SELECT position, stream FROM es_read_all(4);
 SELECT position, 1 / (position - position) FROM es_append('h-3', 'T', '2');
 SELECT es_last_position(), es_horizon();
 
--- Back to a savepoint is not the end: what was drawn stays drawn until then.
+-- Back to a savepoint frees it where nothing was drawn before; else the first draw counts.
 BEGIN;
 SAVEPOINT s;
 SELECT position FROM es_append('h-3', 'T', '2');
 ROLLBACK TO s;
 SELECT es_last_position() - es_horizon() AS behind, (SELECT count(*) FROM es_in_flight()) AS in_flight;
-COMMIT;
+SELECT position FROM es_append('h-3', 'T', '2') \gset
+SAVEPOINT s;
+SELECT FROM es_append('h-3', 'T', '3');
+ROLLBACK TO s;
+SELECT es_last_position() - es_horizon() AS behind, (SELECT "position" - :position FROM es_in_flight()) AS above_first;
+ROLLBACK;
 SELECT es_last_position() - es_horizon() AS behind, (SELECT count(*) FROM es_in_flight()) AS in_flight;
 
 -- A refused append has drawn nothing.

@@ -37,6 +37,19 @@
  * while it waits for somebody's ALTER SEQUENCE, which could wait for it in turn
  * where no deadlock detector looks.
  *
+ * A transaction is in the registry for as long as something of it may become
+ * visible.  So it leaves when the subtransaction that drew its first position is
+ * rolled back: whatever was drawn later was drawn inside that one, and the rows
+ * carry its xid or those of its children, all of which are marked aborted before
+ * the callback is called.  This rests on one rule: who draws a position writes
+ * its row in the same subtransaction.  The next draw registers anew.
+ *
+ * Only one kind of open transaction can hold readers back for long unnoticed:
+ * one that has drawn and sits idle.  es_pg.idle_writer_timeout ends it by the
+ * server's own means, as a SET LOCAL of idle_in_transaction_session_timeout
+ * right before the first draw: so a rollback to a savepoint takes both back, the
+ * entry and the limit, or neither.
+ *
  * An event of an asynchronous commit is visible before it is durable.  The
  * writer leaves the end of its commit record in shared memory before it clears
  * its bound, and EsHorizonRead flushes up to there: what is handed to a
@@ -56,8 +69,10 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -67,7 +82,7 @@
 #include "compat.h"
 
 #define RESERVE_BLOCK	32768	/* positions reserved ahead by one flush */
-#define POSITION_MAX	PG_INT64_MAX
+#define POSITION_MAX	((EsPosition) PG_INT64_MAX - 1)	/* a chunk's upper bound lies above it */
 
 PG_FUNCTION_INFO_V1(es_horizon);
 PG_FUNCTION_INFO_V1(es_last_position);
@@ -77,6 +92,11 @@ PG_FUNCTION_INFO_V1(es_writers);
 static EsLog *writing = NULL;
 static Oid	writing_sequence = InvalidOid;
 static EsWriter *my_entry = NULL;
+
+/* The subtransaction that the first draw belongs to: it, or a child now committed, made it. */
+static SubTransactionId writing_since = InvalidSubTransactionId;
+
+static int	idle_writer_timeout = 0;
 
 /* Wait event, looked up at its first use. */
 static uint32
@@ -99,6 +119,20 @@ EsRequirePrimary(void)
 				 errhint("Do it on the primary. Streams, and the log up to the newest mark of the primary, can be read here too.")));
 }
 
+/* Have the server end this session if it sits idle before its transaction has ended. */
+static void
+limit_idleness(void)
+{
+	char		limit[16];
+
+	if (idle_writer_timeout == 0 ||
+		(IdleInTransactionSessionTimeout > 0 && IdleInTransactionSessionTimeout <= idle_writer_timeout))
+		return;
+	snprintf(limit, sizeof(limit), "%d", idle_writer_timeout);
+	(void) set_config_option("idle_in_transaction_session_timeout", limit, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+}
+
 /* Enter this transaction into the registry: steps (a) and (b). */
 static void
 register_writer(EsLog *log)
@@ -110,10 +144,12 @@ register_writer(EsLog *log)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot write to a new installation of es_pg in a transaction that wrote to the old one"),
 				 errhint("Commit first.")));
+	limit_idleness();
 
 	my_entry = EsWriterAt(EsProcNumber());
 	writing = log;
 	writing_sequence = log->sequence;
+	writing_since = GetCurrentSubTransactionId();
 	pg_atomic_write_u32(&my_entry->log, EsLogNumber(log));
 	pg_write_barrier();
 	pg_atomic_write_u64(&my_entry->bound, pg_atomic_read_u64(&log->drawn) + 1);
@@ -167,6 +203,8 @@ reserve_block(EsLog *log, uint32 n)
 {
 	EsPosition	bound = pg_atomic_read_u64(&log->reserved);
 
+	if (bound >= POSITION_MAX)
+		return;
 	bound += Min((EsPosition) n + RESERVE_BLOCK, POSITION_MAX - bound);
 	EsBoundMove(log->sequence, bound);
 	pg_atomic_write_u64(&log->reserved, bound);
@@ -264,19 +302,18 @@ EsPositionsDraw(uint32 n)
 	if (first && pg_atomic_read_u32(&log->in_order) == 0)
 		EsIncarnationEnsure(log);
 	register_writer(log);
-	drawn = pg_atomic_read_u64(&log->drawn);
-	do
+	for (;;)
 	{
-		if (n > POSITION_MAX - drawn)
+		drawn = pg_atomic_read_u64(&log->drawn);
+		if (drawn > POSITION_MAX - n)
 			ereport(ERROR,
 					(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
 					 errmsg("the event log has no positions left")));
-		while (drawn + n > pg_atomic_read_u64(&log->reserved))
-		{
+		if (drawn + n > pg_atomic_read_u64(&log->reserved))
 			reserve(log, n);
-			drawn = pg_atomic_read_u64(&log->drawn);
-		}
-	} while (!pg_atomic_compare_exchange_u64(&log->drawn, &drawn, drawn + n));
+		else if (pg_atomic_compare_exchange_u64(&log->drawn, &drawn, drawn + n))
+			break;
+	}
 
 	if (first)
 		pg_atomic_write_u64(&my_entry->bound, drawn + 1);
@@ -387,11 +424,30 @@ at_transaction_event(XactEvent event, void *arg)
 	}
 }
 
+/* The first draw becomes the parent's, or is taken back and with it all later ones. */
+static void
+at_subtransaction_event(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	if (writing == NULL || subid != writing_since)
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		writing_since = parent;
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		end_writing(false);
+}
+
 void
 EsHorizonInit(void)
 {
+	DefineCustomIntVariable("es_pg.idle_writer_timeout",
+							"Ends a session that sits idle for so long in a transaction in which it has appended.",
+							"At a transaction's first append this becomes its idle_in_transaction_session_timeout, "
+							"if that is longer or off. 0 turns it off.",
+							&idle_writer_timeout, 0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	EsShmemInit();
 	RegisterXactCallback(at_transaction_event, NULL);
+	RegisterSubXactCallback(at_subtransaction_event, NULL);
 }
 
 Datum

@@ -31,10 +31,10 @@ BEGIN
         IF random() < 0.5 THEN
             BEGIN
                 answer := es_append('walk-' || floor(random() * 5), 'Step', to_jsonb(step));
-                own_first := coalesce(own_first, answer.position);
                 IF random() < 0.3 THEN
                     RAISE EXCEPTION 'taken back';
                 END IF;
+                own_first := coalesce(own_first, answer.position);
             EXCEPTION WHEN raise_exception THEN NULL;
             END;
         END IF;
