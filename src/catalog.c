@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_trigger.h"
 #include "commands/extension.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -185,40 +186,72 @@ minds_nulls(TupleDesc desc, int n)
 	return false;
 }
 
-/* Refuse a table that needs more than a direct insert gives. */
-static void
-check_insertable(ResultRelInfo *rri, int natts)
+/* Has somebody put triggers on INSERT?  es_pg's own refuses what others insert. */
+static bool
+has_insert_triggers(const TriggerDesc *triggers)
 {
-	Relation	rel = rri->ri_RelationDesc;
-	TriggerDesc *triggers = rel->trigdesc;
-	TupleConstr *constr = rel->rd_att->constr;
-	const char *what = NULL;
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		if (TRIGGER_FOR_INSERT(triggers->triggers[i].tgtype) &&
+			strcmp(triggers->triggers[i].tgname, "es_immutable") != 0)
+			return true;
+	}
+	return false;
+}
 
-	if (triggers && (triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
-					 triggers->trig_insert_before_statement || triggers->trig_insert_after_statement))
-		what = "triggers on INSERT";
-	else if (rel->rd_rel->relrowsecurity)
-		what = "row security";
-	else if (rel->rd_rules != NULL)
-		what = "rules";
-	else if (constr && constr->has_generated_stored)
-		what = "generated columns";
-	else if (constr && constr->num_check > 0)
-		what = "CHECK constraints";
-	else if (minds_nulls(rel->rd_att, natts))
-		what = "further columns with a default or NOT NULL";
-	for (int i = 0; i < rri->ri_NumIndices && what == NULL; i++)
+/* What of a table a direct insert into it, or into its partitions, would pass by; or NULL. */
+const char *
+EsInsertObstacle(Relation rel)
+{
+	if (has_insert_triggers(rel->trigdesc))
+		return "triggers on INSERT";
+	if (rel->rd_rel->relrowsecurity)
+		return "row security";
+	if (rel->rd_rules != NULL)
+		return "rules";
+	return NULL;
+}
+
+void
+EsInsertRefuse(const char *table, const char *obstacle)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot write to \"%s\" because it has %s", table, obstacle),
+			 errdetail("es_pg writes its tables directly and would pass them by."),
+			 errhint("Remove them from the table; react to events with a subscription.")));
+}
+
+/* The same of constraints, which partitions have of their own. */
+static const char *
+constraint_obstacle(const ResultRelInfo *rri, int natts)
+{
+	TupleDesc	desc = RelationGetDescr(rri->ri_RelationDesc);
+
+	if (desc->constr && desc->constr->has_generated_stored)
+		return "generated columns";
+	if (desc->constr && desc->constr->num_check > 0)
+		return "CHECK constraints";
+	if (minds_nulls(desc, natts))
+		return "further columns with a default or NOT NULL";
+	for (int i = 0; i < rri->ri_NumIndices; i++)
 	{
 		if (rri->ri_IndexRelationInfo[i]->ii_ExclusionOps)
-			what = "exclusion constraints";
+			return "exclusion constraints";
 	}
-	if (what)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot write to \"%s\" because it has %s",
-						RelationGetRelationName(rel), what),
-				 errdetail("es_pg writes its tables directly and would pass them by."),
-				 errhint("Remove them from the table; react to events with a subscription.")));
+	return NULL;
+}
+
+/* Refuse a table that needs more than a direct insert gives. */
+static void
+check_insertable(const ResultRelInfo *rri, int natts)
+{
+	const char *obstacle = EsInsertObstacle(rri->ri_RelationDesc);
+
+	if (obstacle == NULL)
+		obstacle = constraint_obstacle(rri, natts);
+	if (obstacle != NULL)
+		EsInsertRefuse(RelationGetRelationName(rri->ri_RelationDesc), obstacle);
 }
 
 /*

@@ -51,6 +51,8 @@ typedef struct EsTarget
 	ResultRelInfo *rri;
 } EsTarget;
 
+extern const char *EsInsertObstacle(Relation rel);
+extern void EsInsertRefuse(const char *table, const char *obstacle) pg_attribute_noreturn();
 extern void EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative);
 extern void EsTargetInsert(EsTarget *target, TupleTableSlot *slot);
 extern void EsTargetIndexMany(EsTarget *target, TupleTableSlot **slots, int n);

@@ -20,6 +20,7 @@
 #include "partitioning/partdesc.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
@@ -36,6 +37,7 @@ typedef struct ChunkMap
 	bool		valid;
 	uint64		news;			/* how often the parent was said to have changed */
 	EsPosition	covered;		/* up to here every chunk with events is known */
+	const char *obstacle;		/* what the parent has that inserts would pass by; or NULL */
 	int			nchunks;
 	EsChunk    *chunks;			/* in TopMemoryContext */
 } ChunkMap;
@@ -145,6 +147,7 @@ build_map(ChunkMap *map, Oid parent)
 		pfree(map->chunks);
 	map->chunks = chunks;
 	map->nchunks = n;
+	map->obstacle = EsInsertObstacle(rel);
 	map->valid = true;
 	table_close(rel, AccessShareLock);
 }
@@ -164,6 +167,16 @@ int
 EsChunkCount(EsChunkKind kind)
 {
 	return get_map(kind)->nchunks;
+}
+
+/* Refuse to write into chunks whose parent has what that would pass by. */
+void
+EsChunkCheckParent(EsChunkKind kind)
+{
+	const ChunkMap *map = get_map(kind);
+
+	if (map->obstacle != NULL)
+		EsInsertRefuse(get_rel_name(map->parent), map->obstacle);
 }
 
 /* The first chunk that ends after a position, or the number of chunks. */

@@ -23,6 +23,7 @@ typedef struct EsChunk
 /* chunk.c: finding and opening */
 extern bool EsChunkFind(EsChunkKind kind, EsPosition position, EsChunk *chunk);
 extern bool EsChunkFindSurely(EsChunkKind kind, EsPosition position, EsChunk *chunk);
+extern void EsChunkCheckParent(EsChunkKind kind);
 extern void EsChunkCover(EsChunkKind kind, EsPosition horizon);
 extern bool EsChunkFindNext(EsChunkKind kind, EsPosition position, EsChunk *chunk);
 extern bool EsChunkFindBefore(EsChunkKind kind, EsPosition position, EsChunk *chunk);

@@ -48,6 +48,7 @@
 #include "catalog.h"
 #include "compat.h"
 
+#define POSITIONS_END		((EsPosition) PG_INT64_MAX)	/* bounds are of type bigint */
 #define AHEAD_MIN			2	/* chunks ahead at rest */
 #define AHEAD_MAX			16	/* and when they fill fast */
 #define AHEAD_SECONDS		60	/* so much time shall they last */
@@ -108,7 +109,7 @@ leaf_definition(EsChunkKind kind, const char *schema, EsPosition lower, EsPositi
 						 "ALTER TABLE %s ADD UNIQUE (stream_id, version);"
 						 "CREATE INDEX ON %s (category_id, position);"
 						 "CREATE INDEX ON %s (event_id);"
-						 "CREATE TRIGGER es_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON %s"
+						 "CREATE TRIGGER es_immutable BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 						 " FOR EACH STATEMENT EXECUTE FUNCTION %s();"
 						 "ALTER TABLE %s ENABLE ALWAYS TRIGGER es_immutable;",
 						 leaf, leaf, leaf, leaf,
@@ -157,7 +158,7 @@ make_chunk(EsChunkKind kind, EsPosition position, int size)
 	Relation	rel;
 	EsChunk		chunk;
 	EsPosition	lower = position - position % size;
-	EsPosition	upper = lower + size;
+	EsPosition	upper = Min(lower + size, POSITIONS_END);
 	Oid			owner;
 	char	   *schema;
 
@@ -194,7 +195,7 @@ next_missing(const Order *order, EsPosition *position, int *beyond)
 			return false;
 		*position = chunk.upper;
 	}
-	return *position <= order->last || *beyond <= order->ahead;
+	return *position < POSITIONS_END && (*position <= order->last || *beyond <= order->ahead);
 }
 
 /* Is there anything left to do for an order? */
@@ -402,7 +403,7 @@ carry_out(EsLog *log, Order *order)
 	make_here(order);
 }
 
-/* Make sure that there are chunks for all positions from first to last. */
+/* Make sure that there are chunks for all positions from first to last, and that they may be written to. */
 void
 EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last)
 {
@@ -410,6 +411,7 @@ EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last)
 	EsPosition	position = first;
 	int			beyond = 0;
 
+	EsChunkCheckParent(kind);
 	if (next_missing(&order, &position, &beyond))
 		carry_out(EsLogGet(), &order);
 }

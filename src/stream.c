@@ -9,7 +9,10 @@
 #include "common/sha1.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
+#include "replication/logicalworker.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -297,20 +300,53 @@ es_uuid(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(result);
 }
 
+/*
+ * Does this INSERT bring back rows that es_append once wrote?  A restore uses
+ * COPY, and so does a new logical subscriber.  A COPY that some function runs,
+ * and an INSERT by a trigger on what a COPY loads, are not that.
+ */
+static bool
+is_restore(void)
+{
+	if (IsLogicalWorker())
+		return true;
+	return ActivePortal != NULL && ActivePortal->commandTag == CMDTAG_COPY &&
+		DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0)) == 1;
+}
+
+static void
+refuse_change(Relation rel, const char *what, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_ES_IMMUTABLE),
+			 errmsg("cannot change %s in \"%s\"", what, RelationGetRelationName(rel)),
+			 errdetail("%s", detail),
+			 errhint("%s", hint)));
+}
+
 /* The trigger that keeps history as it is. */
 Datum
 es_refuse_change(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Relation	rel;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"es_refuse_change\" was not called by trigger manager")));
-	ereport(ERROR,
-			(errcode(ERRCODE_ES_IMMUTABLE),
-			 errmsg("cannot change events in \"%s\"", RelationGetRelationName(trigger->tg_relation)),
-			 errdetail("An event is a fact: it cannot be updated or deleted."),
-			 errhint("Append an event that corrects it.")));
-	PG_RETURN_NULL();			/* keep the compiler quiet */
+	rel = trigger->tg_relation;
+	if (RelationGetRelid(rel) == EsCatalogGet()->streams)
+		refuse_change(rel, "streams",
+					  "The row of a stream is how its events are found.",
+					  "Set deleted to end a stream, truncate_before to hide its older events.");
+	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		refuse_change(rel, "events",
+					  "An event is a fact: it cannot be updated or deleted.",
+					  "Append an event that corrects it.");
+	if (!is_restore())
+		refuse_change(rel, "events",
+					  "Readers could miss a row whose position was not drawn by es_append.",
+					  "Use es_append. A restore uses COPY, which is let through.");
+	return PointerGetDatum(NULL);
 }

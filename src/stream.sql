@@ -193,11 +193,15 @@ Example: SELECT es_uuid(''shop'', ''order-4711'');';
 CREATE FUNCTION @extschema@.es_refuse_change() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_refuse_change() IS
-'es_pg: the trigger that keeps events as they are: every UPDATE, DELETE and TRUNCATE fails with SE003.';
+'es_pg: the trigger that keeps events as they are: every UPDATE, DELETE and TRUNCATE fails with SE003, and so does every INSERT but a restore''s COPY. Rows of es_streams cannot be deleted or renamed.';
 
-CREATE TRIGGER es_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON @extschema@.es_events
+CREATE TRIGGER es_immutable BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.es_events
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.es_refuse_change();
 ALTER TABLE @extschema@.es_events ENABLE ALWAYS TRIGGER es_immutable;
+CREATE TRIGGER es_immutable
+    BEFORE DELETE OR TRUNCATE OR UPDATE OF stream_id, created_at, first_chunk, category_id, name ON @extschema@.es_streams
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.es_refuse_change();
+ALTER TABLE @extschema@.es_streams ENABLE ALWAYS TRIGGER es_immutable;
 
 -- The right to write or read is EXECUTE on the function; harmless ones stay open.
 REVOKE ALL ON FUNCTION

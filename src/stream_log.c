@@ -231,6 +231,7 @@ scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosi
 	TupleTableSlot *slot;
 	IndexScanDesc scan;
 	ScanKeyData keys[3];
+	bool		visited = false;
 	bool		more = true;
 
 	if (leaf == NULL)
@@ -248,13 +249,16 @@ scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosi
 		const text *stream;
 
 		CHECK_FOR_INTERRUPTS();
-		if (wanted(filter, slot, snapshot, &stream))
-			more = visit(slot, stream, arg);
+		if (!wanted(filter, slot, snapshot, &stream))
+			continue;
+		visited = true;
+		more = visit(slot, stream, arg);
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, NoLock);
-	table_close(leaf, NoLock);	/* TOAST pointers handed out need the lock */
+	index_close(index, AccessShareLock);
+	/* TOAST pointers handed out need the lock; but there may be more chunks than locks */
+	table_close(leaf, visited ? NoLock : AccessShareLock);
 	return more;
 }
 

@@ -82,9 +82,10 @@ BEGIN
     start_position := CASE
         WHEN start = 'beginning' THEN 0
         WHEN start = 'end' THEN @extschema@.es_horizon()
-        WHEN start ~ '^[0-9]{1,18}$' THEN start::bigint
+        WHEN start ~ '^[0-9]{1,19}$' THEN
+            CASE WHEN start::numeric <= @extschema@.es_last_position() THEN start::bigint END
     END;
-    IF start_position IS NULL OR start_position > @extschema@.es_last_position() THEN
+    IF start_position IS NULL THEN
         RAISE EXCEPTION 'invalid subscription start "%"', start
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'Use ''beginning'', ''end'', or a position that was already drawn.';

@@ -46,7 +46,11 @@ sub attempt
 	my $body = pack('N', 196608) . join('', map { "$_\0$start{$_}\0" } sort keys %start) . "\0";
 	$self->_write(pack('N', length($body) + 4) . $body);
 	my $answer = $self->receive(TIMEOUT);
-	$self->_lose($answer->{message}) if defined $answer->{sqlstate} && !$self->{lost};
+	if (defined $answer->{sqlstate})
+	{
+		$self->{message} = $answer->{message};
+		$self->{lost} = 1;
+	}
 	return $self;
 }
 
