@@ -59,7 +59,8 @@ INSTALL_SQL = \
 	src/stream.sql \
 	src/outbox.sql \
 	src/chunk.sql \
-	src/subscription.sql
+	src/subscription.sql \
+	src/privilege.sql
 
 DATA_built = es_pg--$(EXTVERSION).sql
 DATA = $(wildcard src/upgrade/es_pg--*--*.sql)

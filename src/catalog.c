@@ -59,6 +59,8 @@ static const char *const relation_names[] = {
 	"es_subscriptions_name_key",
 	"es_cursors",
 	"es_cursors_pkey",
+	"es_grants",
+	"es_grants_pkey",
 };
 
 StaticAssertDecl(offsetof(EsCatalog, position_bound) + sizeof(Oid) * lengthof(relation_names) == sizeof(EsCatalog),

@@ -34,6 +34,8 @@ typedef struct EsCatalog
 	Oid			subscriptions_name_key;
 	Oid			cursors;
 	Oid			cursors_pkey;
+	Oid			grants;
+	Oid			grants_pkey;
 } EsCatalog;
 
 /* Valid until the next invalidation message is accepted: do not keep it. */

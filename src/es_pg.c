@@ -18,5 +18,6 @@ _PG_init(void)
 	EsHorizonInit();
 	EsChunkInit();
 	EsStreamInit();
+	EsPrivilegeInit();
 	MarkGUCPrefixReserved("es_pg");
 }

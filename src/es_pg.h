@@ -33,5 +33,6 @@ extern void EsCatalogInit(void);
 extern void EsHorizonInit(void);
 extern void EsChunkInit(void);
 extern void EsStreamInit(void);
+extern void EsPrivilegeInit(void);
 
 #endif							/* ES_PG_H */

@@ -16,6 +16,8 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "privilege.h"
+
 PG_FUNCTION_INFO_V1(es_append);
 PG_FUNCTION_INFO_V1(es_append_batch);
 PG_FUNCTION_INFO_V1(es_append_json);
@@ -58,6 +60,7 @@ begin_batch(EsBatch *batch, FunctionCallInfo fcinfo, int expected_arg)
 {
 	memset(batch, 0, sizeof(*batch));
 	batch->stream = EsArgName(fcinfo, 0, "stream name");
+	EsPrivilegeCheck(fcinfo, ES_PRIVILEGE_APPEND, VARDATA_ANY(batch->stream), EsCategoryLength(batch->stream));
 	batch->expected = PG_ARGISNULL(expected_arg) ? ES_ANY : PG_GETARG_INT64(expected_arg);
 	set_constant_text(batch, Anum_es_events_traceparent, EsSettingTraceparent());
 }

@@ -32,6 +32,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "privilege.h"
 
 PG_FUNCTION_INFO_V1(es_fetch);
 PG_FUNCTION_INFO_V1(es_ack);
@@ -274,11 +275,21 @@ fetch(const text *name, int64 wait, Delivery *delivery, EsOrderedRead *read)
 	return false;
 }
 
+/* The subscription among the arguments, which the current user may consume. */
+static text *
+argument_subscription(FunctionCallInfo fcinfo)
+{
+	text	   *name = EsArgName(fcinfo, 0, "subscription name");
+
+	EsPrivilegeCheck(fcinfo, ES_PRIVILEGE_CONSUME, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+	return name;
+}
+
 /* es_fetch(subscription, consumer, max_count, wait) */
 Datum
 es_fetch(PG_FUNCTION_ARGS)
 {
-	text	   *name = EsArgName(fcinfo, 0, "subscription name");
+	text	   *name = argument_subscription(fcinfo);
 	int32		count = PG_ARGISNULL(2) ? ES_READ_DEFAULT : PG_GETARG_INT32(2);
 	int64		wait;
 	Delivery	delivery;
@@ -311,7 +322,7 @@ es_fetch(PG_FUNCTION_ARGS)
 Datum
 es_ack(PG_FUNCTION_ARGS)
 {
-	text	   *name = EsArgName(fcinfo, 0, "subscription name");
+	text	   *name = argument_subscription(fcinfo);
 	Subscription subscription;
 
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
