@@ -64,6 +64,7 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('admin', 'es_prepare_chunks'),
                ('admin', 'es_chunk_list'),
                ('admin', 'es_maintain'),
+               ('admin', 'es_adopt'),
                ('admin', 'es_grant'),
                ('admin', 'es_revoke'),
                ('admin', 'es_privileges')) AS l (privilege, name)

@@ -67,6 +67,7 @@ CREATE ROLE es_pg_tap_b;
 CREATE ROLE es_pg_tap_ab IN ROLE es_pg_tap_a, es_pg_tap_b;
 CREATE TABLE model (role text, privilege text, scope text);    -- scope NULL: no limits
 CREATE TABLE difference (step int, what text);
+CREATE TABLE shown (scopes text[]);
 GRANT SELECT ON model TO PUBLIC;
 GRANT ALL ON difference TO PUBLIC;
 CREATE FUNCTION may_append(role text, category text) RETURNS boolean LANGUAGE sql AS $$
@@ -113,6 +114,7 @@ BEGIN
                 UNION ALL
                 (SELECT m.role, m.privilege, array_agg(m.scope ORDER BY m.scope) FILTER (WHERE m.scope IS NOT NULL) FROM model AS m GROUP BY 1, 2
                  EXCEPT ALL SELECT role::text, privilege, scopes FROM es_privileges WHERE missing = '{}')) AS d;
+        INSERT INTO shown SELECT scopes FROM es_privileges;
         r := (ARRAY['es_pg_tap_a', 'es_pg_tap_b', 'es_pg_tap_ab'])[1 + floor(random() * 3)];
         category := (ARRAY['apple', 'pear', 'plum', 'cherry'])[1 + floor(random() * 4)];
         want := CASE WHEN may_append(r, category) THEN 'done' ELSE '42501' END;
@@ -128,7 +130,7 @@ BEGIN
     END LOOP;
 END $$;
 SELECT is_empty('SELECT * FROM difference ORDER BY step LIMIT 10', 'es_privileges shows what was granted, and so it is');
-SELECT ok(bool_or(scopes IS NULL) AND bool_or(cardinality(scopes) > 1), 'there are roles with and without limits') FROM es_privileges;
+SELECT ok(bool_or(scopes IS NULL) AND bool_or(cardinality(scopes) > 1), 'there were roles with and without limits') FROM shown;
 SELECT set_eq('SELECT role::text, privilege, scope FROM es_grants', 'SELECT role, privilege, scope FROM model WHERE scope IS NOT NULL', 'nothing is left in es_grants that means nothing');
 SELECT lives_ok($$SELECT es_revoke(role::regrole, privilege) FROM (SELECT DISTINCT role, privilege FROM model) AS m$$, 'all of it can be taken back');
 SELECT set_eq('SELECT * FROM acls', 'SELECT * FROM acls_before', 'and every ACL is as it was');
