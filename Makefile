@@ -4,6 +4,8 @@
 #   make install    extension into PG_CONFIG's server, es-relay into RELAY_BINDIR (both below DESTDIR)
 #   make check      the whole test suite in a temporary cluster; check-regress, check-isolation,
 #                   check-pgtap, check-tap, check-relay run one part, T=name one test of it
+#   make ES_DEBUG_POINTS=1   es_pg with src/debug_point.h's places to break it at, and assertions; for tests
+#                   (test/debug-build makes it in a copy of the tree, since objects do not mix)
 #   make demo       the tour; make bench the figures; make setup the Debian packages for all of it
 #
 # The file has two halves. What runs something (check, demo, bench, setup) must work on a machine
@@ -64,10 +66,10 @@ INSTALL_SQL = \
 
 DATA_built = es_pg--$(EXTVERSION).sql
 DATA = $(wildcard src/upgrade/es_pg--*--*.sql)
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(ES_DEBUG_POINTS),,src/debug_point.c),$(sort $(wildcard src/*.c))))
 
 # -MMD -MP write the header dependencies beside each object, in src/*.d.
-PG_CPPFLAGS = -DES_PG_VERSION='"$(EXTVERSION)"'
+PG_CPPFLAGS = -DES_PG_VERSION='"$(EXTVERSION)"' $(if $(ES_DEBUG_POINTS),-DES_DEBUG_POINTS -DUSE_ASSERT_CHECKING)
 PG_CFLAGS = -MMD -MP -Wall -Wextra -Werror \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 

@@ -27,6 +27,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "debug_point.h"
 
 #define BUILD_TRIES		100		/* a bound for builds that discard caches all the time */
 
@@ -260,6 +261,7 @@ EsChunkCover(EsChunkKind kind, EsPosition horizon)
 	map = get_map(kind);
 	if (horizon <= map->covered)
 		return;
+	ES_DEBUG_BREAK(chunk_not_covered, return);
 	if (!gapless(map, map->covered + 1, horizon))
 		build_map(map, map->parent);
 	map->covered = horizon;

@@ -7,6 +7,8 @@
 
 #include "utils/guc.h"
 
+#include "debug_point.h"
+
 PG_MODULE_MAGIC;
 
 void		_PG_init(void);
@@ -14,6 +16,7 @@ void		_PG_init(void);
 void
 _PG_init(void)
 {
+	ES_DEBUG_INIT();
 	EsCatalogInit();
 	EsHorizonInit();
 	EsChunkInit();

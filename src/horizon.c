@@ -12,9 +12,15 @@
  *					(b) full barrier, (c) draws, (d) raises the bound to what it
  *					drew.  At COMMIT and ABORT, both of which PostgreSQL calls
  *					after the effects are visible or gone, it clears the bound.
- *		A reader	(a) reads the counter, (b) full barrier, (c) scans the bounds;
+ *		A reader	(z) full barrier, (a) reads the counter, (b) full barrier,
+ *					(c) scans the bounds;
  *					horizon = min(counter, lowest bound - 1); then, and not
  *					before, it takes its snapshot.
+ *
+ * Step (z) is for who looks after asking to be woken: the wish is to be seen by
+ * whoever draws after (a).  No atomic operation is taken for a barrier here: on
+ * aarch64 without LSE a store before a compare-and-exchange and a load after it
+ * may change places.
  *
  * Whatever was drawn before the reader's (a) had its bound published before
  * that, so the scan meets the bound, or finds it cleared and the snapshot sees
@@ -80,6 +86,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "debug_point.h"
 
 #define RESERVE_BLOCK	32768	/* positions reserved ahead by one flush */
 #define POSITION_MAX	((EsPosition) PG_INT64_MAX - 1)	/* a chunk's upper bound lies above it */
@@ -153,6 +160,7 @@ register_writer(EsLog *log)
 	pg_atomic_write_u32(&my_entry->log, EsLogNumber(log));
 	pg_write_barrier();
 	pg_atomic_write_u64(&my_entry->bound, pg_atomic_read_u64(&log->drawn) + 1);
+	ES_DEBUG_BREAK(bound_after_draw, pg_atomic_write_u64(&my_entry->bound, 0));
 	pg_memory_barrier();
 }
 
@@ -176,12 +184,15 @@ EsBoundMove(Oid sequence, EsPosition bound)
 	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
 	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum((int64) bound));
 	SetUserIdAndSecContext(user, context);
+	ES_DEBUG_BREAK(bound_not_flushed, return);
 	XLogFlush(XactLastRecEnd);
 }
 
 /*
  * A sequence that is ahead of shared memory was set by a restore or by a new
  * incarnation: the counter goes on from there.  The caller is the one who reserves.
+ * The counter goes first: were the bound first, others would draw positions
+ * that the restored events have, or that the new incarnation leaves out.
  */
 static void
 adopt_sequence(EsLog *log)
@@ -192,9 +203,11 @@ adopt_sequence(EsLog *log)
 	if (stored <= pg_atomic_read_u64(&log->reserved))
 		return;
 	pg_atomic_write_u32(&log->in_order, 0);
-	pg_atomic_write_u64(&log->reserved, stored);
 	while (drawn < stored && !pg_atomic_compare_exchange_u64(&log->drawn, &drawn, stored))
 		;
+	ES_DEBUG_POINT(adopting);
+	pg_write_barrier();
+	pg_atomic_write_u64(&log->reserved, stored);
 }
 
 /* Reserve a block that has room for n more positions. */
@@ -206,6 +219,7 @@ reserve_block(EsLog *log, uint32 n)
 	if (bound >= POSITION_MAX)
 		return;
 	bound += Min((EsPosition) n + RESERVE_BLOCK, POSITION_MAX - bound);
+	ES_DEBUG_BREAK(small_blocks, bound = pg_atomic_read_u64(&log->reserved) + n + 10);
 	EsBoundMove(log->sequence, bound);
 	pg_atomic_write_u64(&log->reserved, bound);
 }
@@ -223,6 +237,7 @@ stop_reserving(int code, Datum arg)
 {
 	EsLog	   *log = (EsLog *) DatumGetPointer(arg);
 
+	pg_memory_barrier();		/* the next one sees what this one did */
 	pg_atomic_write_u32(&log->reserving, 0);
 	ConditionVariableBroadcast(&log->reserved_moved);
 }
@@ -315,6 +330,7 @@ EsPositionsDraw(uint32 n)
 			break;
 	}
 
+	ES_DEBUG_POINT(position_drawn);
 	if (first)
 		pg_atomic_write_u64(&my_entry->bound, drawn + 1);
 	return drawn + 1;
@@ -343,10 +359,12 @@ EsHorizonRead(EsLog *log)
 {
 	uint32		number = EsLogNumber(log);
 	uint32		n = EsWriterCount();
-	EsPosition	horizon = pg_atomic_read_u64(&log->drawn);
+	EsPosition	horizon;
 	EsPosition	highest;
 	XLogRecPtr	unflushed;
 
+	pg_memory_barrier();
+	horizon = pg_atomic_read_u64(&log->drawn);
 	pg_memory_barrier();
 	for (uint32 i = 0; i < n; i++)
 	{
@@ -362,6 +380,7 @@ EsHorizonRead(EsLog *log)
 
 	pg_read_barrier();
 	unflushed = pg_atomic_read_u64(&log->unflushed);
+	ES_DEBUG_BREAK(commit_not_flushed, unflushed = InvalidXLogRecPtr);
 	if (unflushed != InvalidXLogRecPtr)
 		XLogFlush(unflushed);
 
@@ -406,6 +425,8 @@ at_transaction_event(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			EsWakeBeforeCommit(writing);
+			ES_DEBUG_BREAK(entry_cleared_early, pg_atomic_write_u64(&my_entry->bound, 0));
+			ES_DEBUG_POINT(before_commit);
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ereport(ERROR,

@@ -9,8 +9,10 @@
  *
  * No wake-up is lost: the reader looks once more after arming.  A writer that
  * had looked at the flag before that has published its bound before it looked,
- * so the reader finds it in flight, and polls until it is not, or finds it gone
- * and its event visible.
+ * so the reader finds it gone and its event visible, or finds it in flight.  In
+ * flight it may be over by the time the reader asks whether anybody is; so one
+ * who reads by SQL polls until it sees nobody in flight, reads once more, and
+ * sleeps if that finds nothing.
  *
  * Backends that wait inside es_fetch sleep on a condition variable, which every
  * end of a writing transaction broadcasts after leaving the registry: an abort
@@ -26,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "debug_point.h"
 
 #define NOTIFY_CHANNEL		"es_pg"
 #define QUEUE_USAGE_MAX		0.5 /* beyond it a NOTIFY could fail the user's commit */
@@ -75,6 +78,7 @@ EsWakeAfterEnd(EsLog *log, bool committed)
 void
 EsWakeArm(EsLog *log)
 {
+	ES_DEBUG_POINT(before_arming);
 	pg_atomic_exchange_u32(&log->armed, 1);
 }
 

@@ -32,6 +32,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "debug_point.h"
 
 #define WRITE_SLOTS		1000	/* events written at once */
 
@@ -487,6 +488,8 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 	PreventCommandIfParallelMode("es_append()");
 	check_batch(batch);
 
+	ES_DEBUG_BREAK(position_before_lock, EsDebugKept = EsPositionsDraw(batch->n));
+	ES_DEBUG_POINT(before_stream_lock);
 	if (!EsStreamLock(batch->stream, may_create ? batch->n : 0, &stream))
 		version_conflict(batch, -1);
 	EsStreamCheckAlive(&stream, batch->stream);
@@ -508,6 +511,7 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 		version_conflict(batch, head.version);
 
 	first = stream.created ? (EsPosition) stream.stream_id : EsPositionsDraw(batch->n);
+	ES_DEBUG_BREAK(position_before_lock, first = stream.created ? first : EsDebugKept);
 	write_events(batch, &stream, head, first, &leaf, id);
 	close_leaf(&leaf);
 	*version = head.version + batch->n;

@@ -30,6 +30,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "debug_point.h"
 
 #define NAMES_MAX		65536	/* names kept */
 
@@ -321,6 +322,7 @@ EsOrderedReadBegin(EsOrderedRead *read)
 	read->horizon = EsHorizonRead(read->log);
 	EsChunkCover(ES_CHUNK_EVENTS, read->horizon);
 	PushActiveSnapshot(GetLatestSnapshot());
+	ES_DEBUG_BREAK(horizon_after_snapshot, read->horizon = EsHorizonRead(read->log));
 }
 
 void

@@ -30,6 +30,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "debug_point.h"
 
 PG_FUNCTION_INFO_V1(es_read_stream);
 PG_FUNCTION_INFO_V1(es_read_category);
@@ -198,7 +199,10 @@ read_log(FunctionCallInfo fcinfo, const EsFilter *filter, EsPosition after, int6
 		if (read.log == NULL)
 			break;
 		if (pass == 0 && collector.left == count)
+		{
 			EsWakeArm(read.log);
+			ES_DEBUG_BREAK(no_look_after_arming, break);
+		}
 	}
 }
 

@@ -32,6 +32,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "privilege.h"
 
 PG_FUNCTION_INFO_V1(es_fetch);
@@ -265,6 +266,7 @@ fetch(const text *name, int64 wait, Delivery *delivery, EsOrderedRead *read)
 	if (wait == 0)
 	{
 		EsWakeArm(read->log);
+		ES_DEBUG_BREAK(no_look_after_arming, return false);
 		return look(name, delivery, read);
 	}
 	while (EsWakeWait(read->log, read->horizon, until))

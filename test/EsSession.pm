@@ -65,6 +65,14 @@ sub notifications
 	return splice @{ $self->{notifications} };
 }
 
+# Waits, with nothing sent, until a notification comes; false if none does. Forgets those that have come.
+sub wait_for_notification
+{
+	my ($self, $seconds) = @_;
+	$self->receive($seconds, 1) if !@{ $self->{notifications} };
+	return splice @{ $self->{notifications} };
+}
+
 sub send
 {
 	my ($self, $sql) = @_;
@@ -72,10 +80,10 @@ sub send
 	return;
 }
 
-# The answer to what was sent; undef if it takes longer.
+# The answer to what was sent; undef if it takes longer, or if a notification is wanted and has come.
 sub receive
 {
-	my ($self, $seconds) = @_;
+	my ($self, $seconds, $notification) = @_;
 	my $until = time + $seconds;
 
 	while (1)
@@ -86,6 +94,7 @@ sub receive
 			return $self->_end if $type eq 'Z';
 			$self->_take($type, $body);
 		}
+		return undef if $notification && @{ $self->{notifications} };
 		my $left = $until - time;
 		return undef if $left <= 0;
 		next if !IO::Select->new($self->{socket})->can_read($left);

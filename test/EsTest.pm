@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 
 use EsSession;
 
-our @EXPORT = qw(es_cluster es_connect es_poll es_fork es_reap es_kill_all es_seed es_check es_events_sound);
+our @EXPORT = qw(es_cluster es_connect es_poll es_fork es_reap es_kill_all es_seed es_check es_soundness es_events_sound);
 
 my %children;    # pid => name
 
@@ -138,28 +138,34 @@ sub es_check
 	return !@rows;
 }
 
-# What must be true of es_events whatever has happened.
+# What must be true of es_events whatever has happened: a word for it, a sentence, and a query that must return nothing.
+sub es_soundness
+{
+	return (
+		[ positions => 'positions are unique',
+			'SELECT position, count(*) FROM es_events GROUP BY 1 HAVING count(*) > 1' ],
+		[ versions => 'versions have no gap, and rise with the positions',
+			'SELECT * FROM (SELECT stream_id, version, position,
+					row_number() OVER (PARTITION BY stream_id ORDER BY position) - 1 AS due FROM es_events) AS e
+			  WHERE version <> due' ],
+		[ streams => "each event's stream has its row, and each row its events",
+			'SELECT s.stream_id, e.stream_id FROM es_streams AS s
+			   FULL JOIN (SELECT DISTINCT stream_id FROM es_events) AS e USING (stream_id)
+			  WHERE s.stream_id IS NULL OR e.stream_id IS NULL' ],
+		[ bound => 'no position is above the last one drawn, or the durable bound',
+			'SELECT max(position), es_last_position() FROM es_events
+			 HAVING max(position) > es_last_position()
+			     OR es_last_position() > (SELECT last_value FROM es_position_bound)' ],
+		[ reads => 'the reads of the log find what the table has',
+			'SELECT count(*), (SELECT count(*) FROM es_events) FROM es_read_all(0, 100000000) AS r
+			 HAVING count(*) <> (SELECT count(*) FROM es_events)' ]);
+}
+
 sub es_events_sound
 {
 	my ($session, $when) = @_;
 
-	es_check($session, "$when: positions are unique",
-		'SELECT position, count(*) FROM es_events GROUP BY 1 HAVING count(*) > 1');
-	es_check($session, "$when: versions have no gap, and rise with the positions",
-		'SELECT * FROM (SELECT stream_id, version, position,
-				row_number() OVER (PARTITION BY stream_id ORDER BY position) - 1 AS due FROM es_events) AS e
-		  WHERE version <> due');
-	es_check($session, "$when: each event's stream has its row, and each row its events",
-		'SELECT s.stream_id, e.stream_id FROM es_streams AS s
-		   FULL JOIN (SELECT DISTINCT stream_id FROM es_events) AS e USING (stream_id)
-		  WHERE s.stream_id IS NULL OR e.stream_id IS NULL');
-	es_check($session, "$when: no position is above the last one drawn, or the durable bound",
-		'SELECT max(position), es_last_position() FROM es_events
-		 HAVING max(position) > es_last_position()
-		     OR es_last_position() > (SELECT last_value FROM es_position_bound)');
-	es_check($session, "$when: the reads of the log find what the table has",
-		'SELECT count(*), (SELECT count(*) FROM es_events) FROM es_read_all(0, 100000000) AS r
-		 HAVING count(*) <> (SELECT count(*) FROM es_events)');
+	es_check($session, "$when: $_->[1]", $_->[2]) for es_soundness();
 	return;
 }
 

@@ -102,8 +102,9 @@ es_use_stage() {
   export PG_CONFIG
   ES_BIN=$ES_WORK/stage$("$PG_CONFIG" --bindir)
   ES_RELAY=$ES_WORK/stage/usr/local/bin/es-relay
+  ES_DEBUG_BIN=$ES_WORK/stage-debug$("$PG_CONFIG" --bindir)    # where test/debug-build was called
   PATH=$ES_BIN:$PATH
-  export ES_BIN ES_RELAY PATH
+  export ES_BIN ES_DEBUG_BIN ES_RELAY PATH
 }
 
 # es_cluster_start NAME [setting=value...]: a new cluster, or NAME again after es_cluster_stop. The value is as
