@@ -20,7 +20,8 @@ use constant LOADS => 5;
 my $bin = $ENV{ES_DEBUG_BIN} // '';
 die "no debug build: test/run makes it\n" if !-x "$bin/postgres";
 {
-	open my $in, '<:raw', "$ENV{ES_BIN}/../lib/es_pg.so" or die "es_pg.so: $!";
+	chomp(my $directory = qx("$ENV{ES_BIN}/pg_config" --pkglibdir));
+	open my $in, '<:raw', "$directory/es_pg.so" or die "$directory/es_pg.so: $!";
 	local $/;
 	unlike(<$in>, qr/debug_point|EsDebug/, 'a release has no debug points, not even by name');
 }
