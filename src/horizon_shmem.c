@@ -25,6 +25,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/xact.h"
+#include "commands/extension.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -208,6 +209,10 @@ EsShmemInit(void)
 		shmem_request_hook = request_shmem;
 	}
 #endif
+
+	/* Before the many locks of CREATE EXTENSION take their memory out of the same slack. */
+	if (creating_extension)
+		attach();
 }
 
 /* The durable bound, as the sequence has it. */
