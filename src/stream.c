@@ -23,6 +23,8 @@ PG_FUNCTION_INFO_V1(es_category_id);
 PG_FUNCTION_INFO_V1(es_uuid);
 PG_FUNCTION_INFO_V1(es_refuse_change);
 
+#define RANDOM_POOL		512		/* random bytes had at once */
+
 static char *correlation_id = NULL;
 static char *causation_id = NULL;
 static char *traceparent = NULL;
@@ -115,6 +117,26 @@ EsCategoryHash(const char *category, int length)
 	return (int32) crc;
 }
 
+/* Random bytes, taken many at a time: a call costs far more than its bytes. */
+static void
+random_bytes(unsigned char *bytes, int n)
+{
+	static unsigned char pool[RANDOM_POOL];
+	static int	left = 0;
+
+	if (left < n)
+	{
+		left = 0;
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		left = sizeof(pool);
+	}
+	left -= n;
+	memcpy(bytes, pool + left, n);
+}
+
 /*
  * A UUIDv7: milliseconds, then 12 bits of a finer clock, then chance.  Within a
  * backend they always rise.
@@ -126,11 +148,6 @@ EsUuidNext(pg_uuid_t *uuid)
 	uint64		usecs;
 	uint64		ticks;
 	uint64		ms;
-
-	if (!pg_strong_random(uuid->data, UUID_LEN))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
 
 	usecs = (uint64) GetCurrentTimestamp() +
 		(uint64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * USECS_PER_SEC;
@@ -144,6 +161,7 @@ EsUuidNext(pg_uuid_t *uuid)
 		uuid->data[i] = (unsigned char) (ms >> (8 * (5 - i)));
 	uuid->data[6] = 0x70 | ((ticks >> 8) & 0x0f);
 	uuid->data[7] = ticks & 0xff;
+	random_bytes(&uuid->data[8], UUID_LEN - 8);
 	uuid->data[8] = 0x80 | (uuid->data[8] & 0x3f);
 }
 
