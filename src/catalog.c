@@ -256,39 +256,6 @@ check_insertable(const ResultRelInfo *rri, int natts)
 		EsInsertRefuse(RelationGetRelationName(rri->ri_RelationDesc), obstacle);
 }
 
-/*
- * Make an open, locked table ready for direct inserts of rows with natts
- * columns.  The caller closes the relation; everything else lives in the
- * executor state.
- */
-void
-EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative)
-{
-	MemoryContext old;
-
-	if (RelationGetNumberOfAttributes(rel) < natts)
-		elog(ERROR, "\"%s\" has %d columns, expected %d", RelationGetRelationName(rel),
-			 RelationGetNumberOfAttributes(rel), natts);
-
-	target->rel = rel;
-	target->estate = CreateExecutorState();
-	old = MemoryContextSwitchTo(target->estate->es_query_cxt);
-	target->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(target->rri, rel, 0, NULL, 0);
-	ExecOpenIndices(target->rri, speculative);
-	MemoryContextSwitchTo(old);
-	check_insertable(target->rri, natts);
-}
-
-/* Insert a row and its index entries. */
-void
-EsTargetInsert(EsTarget *target, TupleTableSlot *slot)
-{
-	table_tuple_insert(target->rel, slot, GetCurrentCommandId(true), 0, NULL);
-	if (target->rri->ri_NumIndices > 0)
-		EsExecInsertIndexTuples(target->rri, slot, target->estate, false, NULL, NIL);
-}
-
 /* Is an index of plain columns, of all rows, and checked at once? */
 static bool
 is_plain_index(Relation index, IndexInfo *info)
@@ -299,45 +266,99 @@ is_plain_index(Relation index, IndexInfo *info)
 }
 
 /*
- * Index entries for many rows already in the table.  One index after the other
- * keeps each one's pages in the processor's cache.
+ * Make an open, locked table ready for direct inserts of rows with natts
+ * columns.  The caller closes the relation; everything else lives in the
+ * caller's memory.
  */
 void
-EsTargetIndexMany(EsTarget *target, TupleTableSlot **slots, int n)
+EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative)
+{
+	ResultRelInfo *rri = makeNode(ResultRelInfo);
+
+	if (RelationGetNumberOfAttributes(rel) < natts)
+		elog(ERROR, "\"%s\" has %d columns, expected %d", RelationGetRelationName(rel),
+			 RelationGetNumberOfAttributes(rel), natts);
+
+	InitResultRelInfo(rri, rel, 0, NULL, 0);
+	ExecOpenIndices(rri, speculative);
+	check_insertable(rri, natts);
+	target->rel = rel;
+	target->rri = rri;
+	target->estate = NULL;
+	for (int i = 0; i < rri->ri_NumIndices && !speculative; i++)
+		speculative = !is_plain_index(rri->ri_IndexRelationDescs[i], rri->ri_IndexRelationInfo[i]);
+	if (speculative)
+		target->estate = CreateExecutorState();
+}
+
+/* An entry for a row in one plain index. */
+static void
+index_row(EsTarget *target, int i, TupleTableSlot *slot)
+{
+	Relation	index = target->rri->ri_IndexRelationDescs[i];
+	IndexInfo  *info = target->rri->ri_IndexRelationInfo[i];
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+
+	FormIndexDatum(info, slot, NULL, values, nulls);
+	index_insert(index, values, nulls, &slot->tts_tid, target->rel,
+				 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, info);
+}
+
+/*
+ * Index entries for rows already in the table.  One index after the other keeps
+ * each one's pages in the processor's cache.  The executor is called where it
+ * is needed: for expressions, predicates and deferred checks.
+ */
+static void
+index_rows(EsTarget *target, TupleTableSlot **slots, int n)
+{
+	if (target->estate != NULL)
+	{
+		for (int j = 0; j < n; j++)
+			EsExecInsertIndexTuples(target->rri, slots[j], target->estate, false, NULL, NIL);
+		ResetPerTupleExprContext(target->estate);
+		return;
+	}
+	for (int i = 0; i < target->rri->ri_NumIndices; i++)
+	{
+		for (int j = 0; j < n; j++)
+			index_row(target, i, slots[j]);
+	}
+}
+
+/* Insert a row and its index entries. */
+void
+EsTargetInsert(EsTarget *target, TupleTableSlot *slot)
+{
+	table_tuple_insert(target->rel, slot, GetCurrentCommandId(true), 0, NULL);
+	index_rows(target, &slot, 1);
+}
+
+/* The same for many rows. */
+void
+EsTargetInsertMany(EsTarget *target, TupleTableSlot **slots, int n, BulkInsertState bulk)
+{
+	table_multi_insert(target->rel, slots, n, GetCurrentCommandId(true), 0, bulk);
+	index_rows(target, slots, n);
+}
+
+/*
+ * The locks on the indexes stay to the end of the transaction, as the table's
+ * does: to give them back one by one costs more than all at once.
+ */
+void
+EsTargetClose(EsTarget *target)
 {
 	ResultRelInfo *rri = target->rri;
 
 	for (int i = 0; i < rri->ri_NumIndices; i++)
 	{
-		if (!is_plain_index(rri->ri_IndexRelationDescs[i], rri->ri_IndexRelationInfo[i]))
-		{
-			for (int j = 0; j < n; j++)
-				EsExecInsertIndexTuples(rri, slots[j], target->estate, false, NULL, NIL);
-			ResetPerTupleExprContext(target->estate);
-			return;
-		}
+		EsIndexInsertCleanup(rri->ri_IndexRelationDescs[i], rri->ri_IndexRelationInfo[i]);
+		index_close(rri->ri_IndexRelationDescs[i], NoLock);
 	}
-	for (int i = 0; i < rri->ri_NumIndices; i++)
-	{
-		Relation	index = rri->ri_IndexRelationDescs[i];
-		IndexInfo  *info = rri->ri_IndexRelationInfo[i];
-		IndexUniqueCheck check = index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
-		Datum		values[INDEX_MAX_KEYS];
-		bool		nulls[INDEX_MAX_KEYS];
-
-		for (int j = 0; j < n; j++)
-		{
-			FormIndexDatum(info, slots[j], target->estate, values, nulls);
-			index_insert(index, values, nulls, &slots[j]->tts_tid, target->rel, check, false, info);
-		}
-	}
-}
-
-void
-EsTargetClose(EsTarget *target)
-{
-	ExecCloseIndices(target->rri);
-	FreeExecutorState(target->estate);
+	if (target->estate != NULL)
+		FreeExecutorState(target->estate);
 }
 
 /* Insert one row into one of es_pg's plain tables. */

@@ -8,6 +8,7 @@
 
 #include "es_pg.h"
 
+#include "access/heapam.h"
 #include "access/sdir.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
@@ -49,15 +50,16 @@ extern void EsCatalogOnInvalidation(EsInvalidation callback);
 typedef struct EsTarget
 {
 	Relation	rel;
-	EState	   *estate;
 	ResultRelInfo *rri;
+	EState	   *estate;			/* NULL: the executor is not needed */
 } EsTarget;
 
 extern const char *EsInsertObstacle(Relation rel);
 extern void EsInsertRefuse(const char *table, const char *obstacle) pg_attribute_noreturn();
 extern void EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative);
 extern void EsTargetInsert(EsTarget *target, TupleTableSlot *slot);
-extern void EsTargetIndexMany(EsTarget *target, TupleTableSlot **slots, int n);
+extern void EsTargetInsertMany(EsTarget *target, TupleTableSlot **slots, int n,
+							   BulkInsertState bulk);
 extern void EsTargetClose(EsTarget *target);
 extern void EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls);
 

@@ -57,6 +57,13 @@
 	((rel)->rd_createSubid == InvalidSubTransactionId && (rel)->rd_newRelfilenodeSubid != InvalidSubTransactionId)
 #endif
 
+/* 17: an index may keep something between insertions. */
+#if PG_VERSION_NUM >= 170000
+#define EsIndexInsertCleanup(index, info)	index_insert_cleanup(index, info)
+#else
+#define EsIndexInsertCleanup(index, info)	((void) 0)
+#endif
+
 /* 17: shared memory by name, without preloading and of any size. */
 #if PG_VERSION_NUM >= 170000
 #include "storage/dsm_registry.h"

@@ -398,8 +398,7 @@ write_many(EsTarget *target, const EsBatch *batch, const EsStream *stream, const
 		for (uint32 i = 0; i < n; i++)
 			fill_slot(slots[i], batch, run->first + done + i, stream,
 					  run->position + done + i, run->version + done + i, now, &ids[i]);
-		table_multi_insert(target->rel, slots, n, GetCurrentCommandId(true), 0, bulk);
-		EsTargetIndexMany(target, slots, n);
+		EsTargetInsertMany(target, slots, n, bulk);
 		*id = ids[n - 1];
 		done += n;
 		MemoryContextSwitchTo(old);
