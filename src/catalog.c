@@ -22,6 +22,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_trigger.h"
 #include "commands/extension.h"
@@ -391,6 +392,20 @@ EsIndexProbe(Relation rel, Relation index, Snapshot snapshot,
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	found = index_getnext_slot(scan, direction, slot);
 	index_endscan(scan);
+	return found;
+}
+
+bool
+EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot snapshot, TupleTableSlot *slot)
+{
+	Relation	index = index_open(name_key, AccessShareLock);
+	ScanKeyData key;
+	bool		found;
+
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
+	found = EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot);
+	index_close(index, NoLock);
 	return found;
 }
 

@@ -24,7 +24,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -66,15 +65,7 @@ read_stream_row(TupleTableSlot *slot, EsStream *stream)
 static bool
 probe_name(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot *slot)
 {
-	Relation	index = index_open(EsCatalogGet()->streams_name_key, AccessShareLock);
-	ScanKeyData key;
-	bool		found;
-
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
-	found = EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot);
-	index_close(index, NoLock);
-	return found;
+	return EsNameProbe(rel, EsCatalogGet()->streams_name_key, name, snapshot, slot);
 }
 
 bool

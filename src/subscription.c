@@ -19,7 +19,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -111,20 +110,6 @@ array_or_null(TupleTableSlot *slot, AttrNumber column)
 	return isnull ? NULL : DatumGetArrayTypePCopy(value);
 }
 
-static bool
-probe_subscription(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot *slot)
-{
-	Relation	index = index_open(EsCatalogGet()->subscriptions_name_key, AccessShareLock);
-	ScanKeyData key;
-	bool		found;
-
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
-	found = EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot);
-	index_close(index, NoLock);
-	return found;
-}
-
 /*
  * A subscription by name, and where it is.  With "lock", its row is locked to
  * the end of the transaction, so that its cursor moves in one transaction at a
@@ -137,7 +122,8 @@ read_subscription(const text *name, Snapshot snapshot, bool lock, Subscription *
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		isnull;
 
-	if (!probe_subscription(rel, name, snapshot, slot) || (lock && !EsRowLock(rel, slot)))
+	if (!EsNameProbe(rel, EsCatalogGet()->subscriptions_name_key, name, snapshot, slot) ||
+		(lock && !EsRowLock(rel, slot)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
