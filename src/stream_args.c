@@ -14,7 +14,9 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "privilege.h"
 
@@ -65,32 +67,37 @@ begin_batch(EsBatch *batch, FunctionCallInfo fcinfo, int expected_arg)
 	set_constant_text(batch, Anum_es_events_traceparent, EsSettingTraceparent());
 }
 
+/* The row type that a function returns; the caller releases it. */
+static TupleDesc
+result_type(FmgrInfo *flinfo)
+{
+	Oid			type = get_fn_expr_rettype(flinfo);
+
+	if (!OidIsValid(type))
+		type = get_func_rettype(flinfo->fn_oid);
+	return lookup_rowtype_tupdesc(type, -1);
+}
+
 /* Append, and make the row that the caller gets. */
 static Datum
 finish(EsBatch *batch, FunctionCallInfo fcinfo)
 {
-	TupleDesc	desc = fcinfo->flinfo->fn_extra;
+	TupleDesc	desc;
+	HeapTuple	row;
 	Datum		values[3];
 	bool		nulls[3] = {false};
 	int64		version;
 	EsPosition	position;
 	pg_uuid_t	id;
 
-	if (desc == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
-
-		if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-			elog(ERROR, "return type must be a row type");
-		desc = BlessTupleDesc(CreateTupleDescCopy(desc));
-		fcinfo->flinfo->fn_extra = desc;
-		MemoryContextSwitchTo(old);
-	}
 	EsAppend(batch, &version, &position, &id);
 	values[0] = Int64GetDatum(version);
 	values[1] = Int64GetDatum((int64) position);
 	values[2] = UUIDPGetDatum(&id);
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+	desc = result_type(fcinfo->flinfo);
+	row = heap_form_tuple(desc, values, nulls);
+	ReleaseTupleDesc(desc);
+	return HeapTupleGetDatum(row);
 }
 
 static void
