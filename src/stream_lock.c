@@ -201,14 +201,10 @@ EsStreamLock(const text *name, uint32 n, EsStream *stream)
 	return have;
 }
 
-/*
- * The newest version of a stream in one chunk, or -1.  An append takes the locks
- * that it will need for its insert anyway.
- */
+/* The newest version of a stream in one chunk, or -1. */
 static int64
 head_in_chunk(const EsStream *stream, EsPosition position, Snapshot snapshot)
 {
-	LOCKMODE	lockmode = snapshot == SnapshotSelf ? RowExclusiveLock : AccessShareLock;
 	static const AttrNumber columns[] = {Anum_es_events_stream_id, Anum_es_events_version};
 	EsChunk		chunk;
 	Relation	leaf;
@@ -220,10 +216,10 @@ head_in_chunk(const EsStream *stream, EsPosition position, Snapshot snapshot)
 
 	if (!EsChunkFindSurely(ES_CHUNK_EVENTS, position, &chunk))
 		return -1;
-	leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, lockmode);
+	leaf = EsChunkOpen(ES_CHUNK_EVENTS, &chunk, AccessShareLock);
 	if (leaf == NULL)
 		return -1;
-	index = EsLeafIndexOpen(leaf, columns, lengthof(columns), lockmode);
+	index = EsLeafIndexOpen(leaf, columns, lengthof(columns), AccessShareLock);
 	slot = table_slot_create(leaf, NULL);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
 	if (EsIndexProbe(leaf, index, snapshot, &key, 1, BackwardScanDirection, slot))
@@ -256,8 +252,6 @@ EsStreamHead(const EsStream *stream, Snapshot snapshot)
 	EsHead		head = {-1, stream->first_chunk};
 	EsChunk		current;
 
-	if (stream->created)
-		return head;
 	if (!RecoveryInProgress() &&
 		EsChunkFind(ES_CHUNK_EVENTS, EsPositionLast(), &current))
 	{
