@@ -449,10 +449,28 @@ claim_ahead(EsLog *log, EsChunkKind kind)
 		pg_atomic_compare_exchange_u64(&log->chunk_ahead_until[kind], &until, now + AHEAD_TIMEOUT);
 }
 
+/* Ask for the chunks after a position, and have the mark moved from its value to the next. */
+static bool
+ask_ahead(EsLog *log, EsChunkKind kind, EsPosition position, uint64 mark, uint64 next)
+{
+	Order		order = {MyDatabaseId, kind, position, position, EsChunkSize(kind), 0, false, false};
+
+	if (parent_is_mine(kind) ||
+		!pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &mark, next))
+		return false;
+	order.ahead = chunks_ahead(log, kind);
+	if (start_worker(&order, NULL))
+		return true;
+	pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &next, position);
+	return false;
+}
+
 /*
  * A position of this chunk was drawn: once somebody is past its middle, ask for
  * the next chunks and do not wait.  The mark in shared memory sees to it that
- * one backend asks.
+ * one backend asks.  It moves only when a worker was started for it: while one
+ * is still at an older order, or where none can be had, the next append asks
+ * again.
  */
 void
 EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position)
@@ -461,23 +479,14 @@ EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position)
 	uint64		mark = pg_atomic_read_u64(&log->chunk_mark[kind]);
 	EsPosition	size = chunk->upper - chunk->lower;
 	EsPosition	middle = chunk->lower + size / 2;
-	uint64		next = position < middle ? middle : chunk->upper + size / 2;
 
 	if (position < mark)
 		return;
-	if (pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &mark, next) &&
-		position >= middle && !parent_is_mine(kind) && claim_ahead(log, kind))
-	{
-		Order		order = {MyDatabaseId, kind, position, position, EsChunkSize(kind),
-		chunks_ahead(log, kind), false, false};
-
-		if (!start_worker(&order, NULL))
-		{
-			/* the next append asks again */
-			pg_atomic_write_u64(&log->chunk_ahead_until[kind], 0);
-			pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &next, position);
-		}
-	}
+	if (position < middle)
+		pg_atomic_compare_exchange_u64(&log->chunk_mark[kind], &mark, middle);
+	else if (claim_ahead(log, kind) &&
+			 !ask_ahead(log, kind, position, mark, chunk->upper + size / 2))
+		pg_atomic_write_u64(&log->chunk_ahead_until[kind], 0);
 }
 
 /* Chunks for the next positions, on request. */
