@@ -381,30 +381,48 @@ EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls)
 	table_close(rel, NoLock);
 }
 
-bool
-EsIndexProbe(Relation rel, Relation index, Snapshot snapshot,
-			 struct ScanKeyData *keys, int nkeys,
-			 ScanDirection direction, TupleTableSlot *slot)
+/* The first row of an index scan, and the place that the index has for it. */
+static bool
+probe(Relation rel, Relation index, Snapshot snapshot, ScanKey keys, int nkeys,
+	  ScanDirection direction, TupleTableSlot *slot, ItemPointer place)
 {
 	IndexScanDesc scan = es_index_beginscan(rel, index, snapshot, nkeys);
-	bool		found;
+	ItemPointer tid;
+	bool		found = false;
 
 	index_rescan(scan, keys, nkeys, NULL, 0);
-	found = index_getnext_slot(scan, direction, slot);
+	while (!found && (tid = index_getnext_tid(scan, direction)) != NULL)
+	{
+		*place = *tid;
+		found = index_fetch_heap(scan, slot);
+	}
 	index_endscan(scan);
 	return found;
 }
 
 bool
-EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot snapshot, TupleTableSlot *slot)
+EsIndexProbe(Relation rel, Relation index, Snapshot snapshot,
+			 struct ScanKeyData *keys, int nkeys,
+			 ScanDirection direction, TupleTableSlot *slot)
+{
+	ItemPointerData place;
+
+	return probe(rel, index, snapshot, keys, nkeys, direction, slot, &place);
+}
+
+bool
+EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot snapshot,
+			TupleTableSlot *slot, ItemPointer place)
 {
 	Relation	index = index_open(name_key, AccessShareLock);
 	ScanKeyData key;
+	ItemPointerData ignored;
 	bool		found;
 
 	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
-	found = EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot);
+	found = probe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot,
+				  place ? place : &ignored);
 	index_close(index, NoLock);
 	return found;
 }

@@ -68,9 +68,9 @@ extern bool EsIndexProbe(Relation rel, Relation index, Snapshot snapshot,
 						 struct ScanKeyData *keys, int nkeys,
 						 ScanDirection direction, TupleTableSlot *slot);
 
-/* Finds one row by the unique index of its name. */
+/* Finds one row by the unique index of its name, and if asked the place that the index has for it. */
 extern bool EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot snapshot,
-						TupleTableSlot *slot);
+						TupleTableSlot *slot, ItemPointer place);
 
 /* Locks a row FOR NO KEY UPDATE to the end of the transaction; false: it is gone. */
 extern bool EsRowLock(Relation rel, TupleTableSlot *slot);

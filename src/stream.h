@@ -110,6 +110,10 @@ extern text *EsSettingCorrelationId(void);
 extern text *EsSettingCausationId(void);
 extern text *EsSettingTraceparent(void);
 
+/* stream_place.c: finding a stream's row */
+extern bool EsStreamProbe(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot *slot);
+extern void EsStreamRemember(const text *name, const ItemPointerData *tid);
+
 /* stream_lock.c: finding and locking a stream, finding its head */
 extern bool EsStreamFind(const text *name, Snapshot snapshot, EsStream *stream);
 extern bool EsStreamLock(const text *name, uint32 n, EsStream *stream);

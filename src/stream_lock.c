@@ -61,19 +61,12 @@ read_stream_row(TupleTableSlot *slot, EsStream *stream)
 	}
 }
 
-/* The row of a stream, by name. */
-static bool
-probe_name(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot *slot)
-{
-	return EsNameProbe(rel, EsCatalogGet()->streams_name_key, name, snapshot, slot);
-}
-
 bool
 EsStreamFind(const text *name, Snapshot snapshot, EsStream *stream)
 {
 	Relation	rel = table_open(EsCatalogGet()->streams, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	bool		found = probe_name(rel, name, snapshot, slot);
+	bool		found = EsStreamProbe(rel, name, snapshot, slot);
 
 	if (found)
 		read_stream_row(slot, stream);
@@ -144,6 +137,7 @@ insert_row(Relation rel, const text *name, uint32 n, EsStream *stream)
 	{
 		read_stream_row(slot, stream);
 		stream->created = true;
+		EsStreamRemember(name, &slot->tts_tid);
 	}
 	EsTargetClose(&target);
 	ExecDropSingleTupleTableSlot(slot);
@@ -157,7 +151,7 @@ is_being_updated(Relation rel, const text *name, TupleTableSlot *slot)
 	bool		found;
 
 	PushActiveSnapshot(GetLatestSnapshot());
-	found = probe_name(rel, name, GetActiveSnapshot(), slot);
+	found = EsStreamProbe(rel, name, GetActiveSnapshot(), slot);
 	PopActiveSnapshot();
 	return found;
 }
@@ -176,7 +170,7 @@ EsStreamLock(const text *name, uint32 n, EsStream *stream)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (probe_name(rel, name, SnapshotSelf, slot))
+		if (EsStreamProbe(rel, name, SnapshotSelf, slot))
 		{
 			if (EsRowLock(rel, slot))
 			{

@@ -122,7 +122,7 @@ read_subscription(const text *name, Snapshot snapshot, bool lock, Subscription *
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		isnull;
 
-	if (!EsNameProbe(rel, EsCatalogGet()->subscriptions_name_key, name, snapshot, slot) ||
+	if (!EsNameProbe(rel, EsCatalogGet()->subscriptions_name_key, name, snapshot, slot, NULL) ||
 		(lock && !EsRowLock(rel, slot)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
