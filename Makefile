@@ -62,7 +62,8 @@ INSTALL_SQL = \
 	src/outbox.sql \
 	src/chunk.sql \
 	src/subscription.sql \
-	src/privilege.sql
+	src/privilege.sql \
+	src/es_pg.sql
 
 DATA_built = es_pg--$(EXTVERSION).sql
 DATA = $(wildcard src/upgrade/es_pg--*--*.sql)

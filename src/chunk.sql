@@ -8,6 +8,14 @@ Errors: 22023.
 Example: SELECT es_prepare_chunks(4);';
 REVOKE ALL ON FUNCTION @extschema@.es_prepare_chunks(integer) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.es_restore_chunks(chunks text[]) RETURNS integer
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_restore_chunks(text[]) IS
+'Makes the chunks that a dump of data alone copies into, by their names there, with or without "es_chunks.". Each reaches up to the next one there is, the last as far as the setting of its size says, which must be the one it was made with. Returns how many were made; those that exist stay as they are. For an empty installation.
+Errors: 22004, 22023.
+Example: SELECT es_restore_chunks(ARRAY[''es_events_0'', ''es_events_16000000'']);';
+REVOKE ALL ON FUNCTION @extschema@.es_restore_chunks(text[]) FROM PUBLIC;
+
 CREATE VIEW @extschema@.es_chunk_list AS
     SELECT p.relname AS of_table, c.oid::pg_catalog.regclass AS chunk,
            pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bounds,

@@ -28,6 +28,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "libpq/pqsignal.h"
@@ -38,6 +39,7 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -77,6 +79,9 @@ StaticAssertDecl(sizeof(Order) <= BGW_EXTRALEN, "Order must fit into a worker's 
 PGDLLEXPORT void EsChunkWorkerMain(Datum arg);
 
 PG_FUNCTION_INFO_V1(es_prepare_chunks);
+PG_FUNCTION_INFO_V1(es_restore_chunks);
+
+static const char *const parent_names[ES_CHUNK_KINDS] = {"es_events", "es_outbox"};
 
 static uint32
 worker_wait_event(void)
@@ -92,7 +97,7 @@ worker_wait_event(void)
 static char *
 leaf_definition(EsChunkKind kind, const char *schema, EsPosition lower, EsPosition upper)
 {
-	const char *parent = kind == ES_CHUNK_EVENTS ? "es_events" : "es_outbox";
+	const char *parent = parent_names[kind];
 	char	   *parent_name = quote_qualified_identifier(schema, parent);
 	char	   *leaf = psprintf("es_chunks.%s_" UINT64_FORMAT, parent, lower);
 	StringInfoData sql;
@@ -146,6 +151,27 @@ run_as_owner(Oid owner, const char *sql)
 	SetUserIdAndSecContext(user, context);
 }
 
+/* Keep everybody else from making chunks, and DROP EXTENSION away. */
+static void
+lock_parent(EsChunkKind kind)
+{
+	LockDatabaseObject(ExtensionRelationId, EsCatalogGet()->extension, 0, AccessShareLock);
+	LockRelationOid(EsChunkParent(kind), ShareUpdateExclusiveLock);
+}
+
+/* Make a chunk of this range; the parent is locked, and has none there. */
+static void
+make_range(EsChunkKind kind, EsPosition lower, EsPosition upper)
+{
+	Relation	rel = table_open(EsChunkParent(kind), NoLock);
+	Oid			owner = rel->rd_rel->relowner;
+	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
+
+	table_close(rel, NoLock);	/* DDL minds open references */
+	run_as_owner(owner, leaf_definition(kind, schema, lower, upper));
+	CommandCounterIncrement();
+}
+
 /*
  * Make the chunk that holds a position, in the current transaction.  Its range
  * is aligned to its size, and clamped by its neighbours where the size setting
@@ -154,23 +180,14 @@ run_as_owner(Oid owner, const char *sql)
 static bool
 make_chunk(EsChunkKind kind, EsPosition position, int size)
 {
-	Oid			parent = EsChunkParent(kind);
-	Relation	rel;
 	EsChunk		chunk;
 	EsPosition	lower = position - position % size;
 	EsPosition	upper = Min(lower + size, POSITIONS_END);
-	Oid			owner;
-	char	   *schema;
 
-	LockDatabaseObject(ExtensionRelationId, EsCatalogGet()->extension, 0, AccessShareLock);
-	rel = table_open(parent, ShareUpdateExclusiveLock);
-	owner = rel->rd_rel->relowner;
-	schema = get_namespace_name(RelationGetNamespace(rel));
-	table_close(rel, NoLock);	/* DDL minds open references */
-
+	lock_parent(kind);
 	if (EsChunkFind(kind, position, &chunk))
 	{
-		UnlockRelationOid(parent, ShareUpdateExclusiveLock);
+		UnlockRelationOid(EsChunkParent(kind), ShareUpdateExclusiveLock);
 		return false;
 	}
 	if (EsChunkFindBefore(kind, position, &chunk))
@@ -178,8 +195,7 @@ make_chunk(EsChunkKind kind, EsPosition position, int size)
 	if (EsChunkFindNext(kind, position, &chunk))
 		upper = Min(upper, chunk.lower);
 
-	run_as_owner(owner, leaf_definition(kind, schema, lower, upper));
-	CommandCounterIncrement();
+	make_range(kind, lower, upper);
 	return true;
 }
 
@@ -510,6 +526,119 @@ es_prepare_chunks(PG_FUNCTION_ARGS)
 		made -= EsChunkCount(kind);
 		carry_out(EsLogGet(), &order);
 		made += EsChunkCount(kind);
+	}
+	PG_RETURN_INT32(made);
+}
+
+/* A chunk by the name that it was made under. */
+typedef struct ChunkName
+{
+	EsChunkKind kind;
+	EsPosition	lower;
+} ChunkName;
+
+static ChunkName
+parse_chunk_name(const char *name)
+{
+	const char *rest = strncmp(name, "es_chunks.", 10) == 0 ? name + 10 : name;
+
+	for (int kind = 0; kind < ES_CHUNK_KINDS; kind++)
+	{
+		size_t		length = strlen(parent_names[kind]);
+		const char *digits = rest + length + 1;
+
+		if (strncmp(rest, parent_names[kind], length) == 0 && rest[length] == '_' &&
+			strlen(digits) == strspn(digits, "0123456789") && strlen(digits) >= 1 && strlen(digits) <= 18)
+			return (ChunkName) {kind, strtou64(digits, NULL, 10)};
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"%s\" is not the name of a chunk", name),
+			 errdetail("A chunk is called \"es_events_\" or \"es_outbox_\" and its lowest position.")));
+}
+
+static int
+higher_first(const void *a, const void *b)
+{
+	EsPosition	one = ((const ChunkName *) a)->lower;
+	EsPosition	other = ((const ChunkName *) b)->lower;
+
+	return one < other ? 1 : one > other ? -1 : 0;
+}
+
+/* The chunk names of an array argument, the highest first. */
+static ChunkName *
+take_chunk_names(ArrayType *array, int *n)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	ChunkName  *names;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, n);
+	names = palloc(sizeof(ChunkName) * (*n + 1));
+	for (int i = 0; i < *n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("chunk names must not contain nulls")));
+		names[i] = parse_chunk_name(TextDatumGetCString(values[i]));
+	}
+	qsort(names, *n, sizeof(ChunkName), higher_first);
+	return names;
+}
+
+/*
+ * Make the chunk of this name, up to where the next one begins; where there is
+ * none, as far as its size says.  False when it is there.
+ */
+static bool
+restore_chunk(ChunkName name)
+{
+	int			size = EsChunkSize(name.kind);
+	EsPosition	upper = Min(name.lower - name.lower % size + size, POSITIONS_END);
+	EsChunk		chunk;
+
+	lock_parent(name.kind);
+	if (EsChunkFindNext(name.kind, name.lower, &chunk))
+	{
+		if (chunk.lower == name.lower)
+			return false;
+		if (chunk.lower < name.lower)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("there is a chunk over the range of \"%s_" UINT64_FORMAT "\" already",
+							parent_names[name.kind], name.lower),
+					 errdetail("It begins at " UINT64_FORMAT ".", chunk.lower),
+					 errhint("Restore data into an empty installation.")));
+		upper = chunk.lower;
+	}
+	make_range(name.kind, name.lower, upper);
+	return true;
+}
+
+/*
+ * The chunks that a dump of data alone copies into, by their names.  The dump
+ * brings the incarnation, so none begins here.
+ */
+Datum
+es_restore_chunks(PG_FUNCTION_ARGS)
+{
+	ChunkName  *names;
+	int			n;
+	int			made = 0;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("chunk names must not be null")));
+	EsRequirePrimary();
+	PreventCommandIfReadOnly("es_restore_chunks()");
+	names = take_chunk_names(PG_GETARG_ARRAYTYPE_P(0), &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (restore_chunk(names[i]))
+			made++;
 	}
 	PG_RETURN_INT32(made);
 }

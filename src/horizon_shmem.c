@@ -41,7 +41,9 @@
 #define HEADER_NAME		"es_pg"
 #define REGISTRY_NAME	"es_pg registry"
 #define HEADER_MAGIC	0x65735f70
+#ifndef LAYOUT					/* a test builds a library with another one */
 #define LAYOUT			2		/* grows with every change of EsShared */
+#endif
 
 #define LOGS_SMALL		32		/* logs in use at once, out of the slack */
 #define LOGS_LARGE		256		/* and where memory was requested */

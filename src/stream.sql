@@ -203,6 +203,27 @@ CREATE TRIGGER es_immutable
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.es_refuse_change();
 ALTER TABLE @extschema@.es_streams ENABLE ALWAYS TRIGGER es_immutable;
 
+-- ALTER TABLE ... ENABLE TRIGGER ALL, as pg_restore --disable-triggers ends with, makes an ALWAYS trigger an ordinary one.
+CREATE FUNCTION @extschema@.es_protect_history() RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    weakened pg_catalog.regclass;
+    mended integer := 0;
+BEGIN
+    FOR weakened IN
+        SELECT t.tgrelid FROM pg_catalog.pg_trigger AS t
+         WHERE t.tgfoid = '@extschema@.es_refuse_change'::pg_catalog.regproc AND t.tgname = 'es_immutable'
+           AND t.tgenabled IN ('O', 'R')
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER es_immutable', weakened);
+        mended := mended + 1;
+    END LOOP;
+    RETURN mended;
+END $$;
+COMMENT ON FUNCTION @extschema@.es_protect_history() IS
+'Has the triggers that keep events as they are fire always again, under session_replication_role = replica too, on every chunk where a restore with --disable-triggers left them ordinary ones. Returns on how many. A trigger that someone disabled stays so.
+Example: SELECT es_protect_history();';
+
 -- The right to write or read is EXECUTE on the function; harmless ones stay open.
 REVOKE ALL ON FUNCTION
     @extschema@.es_append(text, text, jsonb, bigint, jsonb, uuid, text, timestamptz, text, text),
@@ -213,5 +234,6 @@ REVOKE ALL ON FUNCTION
     @extschema@.es_read_all(bigint, bigint, text[], text[]),
     @extschema@.es_read_event(uuid),
     @extschema@.es_stream_version(text),
-    @extschema@.es_refuse_change()
+    @extschema@.es_refuse_change(),
+    @extschema@.es_protect_history()
 FROM PUBLIC;

@@ -170,7 +170,11 @@ scan_chunk(const EsStream *stream, EsPosition position, int64 from, int64 to, bo
 	return more;
 }
 
-/* Visit the versions from..to of a stream, upwards or backwards. */
+/*
+ * Visit the versions from..to of a stream, upwards or backwards.  Of a chunk
+ * only the versions that its row claims are looked at: a restore through the
+ * parent may have put several of the stream's chunks into one.
+ */
 void
 EsStreamScan(const EsStream *stream, int64 from, int64 to, bool backward,
 			 Snapshot snapshot, EsEventVisitor visit, void *arg)
@@ -184,10 +188,12 @@ EsStreamScan(const EsStream *stream, int64 from, int64 to, bool backward,
 	for (int i = 0; i < n; i++)
 	{
 		int			j = backward ? n - 1 - i : i;
+		int64		first = Max(from, chunks[j].first_version);
+		int64		last = j + 1 < n ? Min(to, chunks[j + 1].first_version - 1) : to;
 
-		if (chunks[j].first_version > to || (j + 1 < n && chunks[j + 1].first_version <= from))
+		if (first > last)
 			continue;
-		if (!scan_chunk(stream, chunks[j].chunk, from, to, backward, snapshot, visit, arg))
+		if (!scan_chunk(stream, chunks[j].chunk, first, last, backward, snapshot, visit, arg))
 			break;
 	}
 	pfree(chunks);

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 
 use EsSession;
 
-our @EXPORT = qw(es_cluster es_connect es_poll es_fork es_reap es_kill_all es_seed es_check es_soundness es_events_sound);
+our @EXPORT = qw(es_cluster es_connect es_poll es_fork es_reap es_kill_all es_seed es_check es_soundness es_events_sound es_continue);
 
 my %children;    # pid => name
 
@@ -136,6 +136,14 @@ sub es_check
 	Test::More::ok(!@rows, $name)
 	  or Test::More::diag(join "\n", map { join '|', map { $_ // 'NULL' } @$_ } @rows[ 0 .. ($#rows > 9 ? 9 : $#rows) ]);
 	return !@rows;
+}
+
+# A restored log is the log now: what an administrator does before it may be written and fetched from again.
+sub es_continue
+{
+	my ($session) = @_;
+	$session->rows(q{SELECT es_adopt('moved')});
+	return;
 }
 
 # What must be true of es_events whatever has happened: a word for it, a sentence, and a query that must return nothing.

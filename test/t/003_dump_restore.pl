@@ -8,114 +8,23 @@ use strict;
 use warnings;
 use Test::More;
 
-use IPC::Run;
-
+use EsRestore;
 use EsTest;
 
 my $node = es_cluster('source', 'es_pg.event_chunk_size = 100');
 my $target = es_cluster('target', 'es_pg.event_chunk_size = 100');
 my $control = es_connect($node);
 
-# All that must be the same afterwards. Of the chunks, those that are not made ahead, for that may still go on.
-my %contents = (
-	events => 'SELECT e::text FROM es_events AS e ORDER BY position',
-	streams => 'SELECT s::text FROM es_streams AS s ORDER BY stream_id',
-	'chunks of streams' => 'SELECT c::text FROM es_stream_chunks AS c ORDER BY stream_id, chunk',
-	incarnations => 'SELECT i::text FROM es_incarnations AS i ORDER BY ordinal',
-	subscriptions => 'SELECT s::text FROM es_subscriptions AS s ORDER BY subscription_id',
-	cursors => 'SELECT c::text FROM es_cursors AS c ORDER BY subscription_id, lane, epoch, position',
-	chunks => q{SELECT chunk::regclass, bounds FROM es_chunk_list WHERE chunk IN (SELECT tableoid FROM es_events) ORDER BY chunk::text COLLATE "C"},
-	'triggers of chunks' => q{SELECT tgrelid::regclass, tgname, tgenabled FROM pg_trigger
-		WHERE NOT tgisinternal AND tgrelid IN (SELECT tableoid FROM es_events) ORDER BY tgrelid::regclass::text COLLATE "C"},
-	'keys and indexes' => q{SELECT pg_get_indexdef(indexrelid) FROM pg_index
-		WHERE indrelid IN (SELECT tableoid FROM es_events) ORDER BY pg_get_indexdef(indexrelid) COLLATE "C"},
-	'the log as read' => 'SELECT position, stream, version, event_id, type, data FROM es_read_all(0, 100000)',
-	'one stream' => q{SELECT version, position, event_id FROM es_read_stream('order-7')});
-
-sub contents
-{
-	my ($db) = @_;
-	my %got;
-	for my $what (keys %contents)
-	{
-		$got{$what} = [ map { join '|', map { $_ // '' } @$_ } $db->rows($contents{$what}) ];
-	}
-	return \%got;
-}
-
-# A database with a log of about 1,200 events over more than ten chunks, and two subscriptions.
-sub make_source
-{
-	my ($name, $schema) = @_;
-
-	$control->rows("CREATE DATABASE $name");
-	my $db = es_connect($node, dbname => $name);
-	$db->rows("CREATE SCHEMA IF NOT EXISTS $schema");
-	$db->rows("ALTER DATABASE $name SET search_path = $schema, public");
-	$db->rows("SET search_path = $schema, public");
-	$db->rows("CREATE EXTENSION es_pg SCHEMA $schema");
-	for my $i (1 .. 300)
-	{
-		my $stream = 'order-' . $i % 20;
-		$db->rows("SELECT es_append('$stream', 'Single', jsonb_build_object('i', $i), metadata => '{\"n\": null}')");
-		$db->rows("SELECT es_append_batch('$stream', array_fill('Batch'::text, ARRAY[30]), array_fill('{\"a\": \"\\u00e9\"}'::jsonb, ARRAY[30]))")
-		  if $i % 10 == 0;
-	}
-	$db->rows(q{SELECT es_create_subscription('mailer', 'beginning', categories => '{order}'), es_create_subscription('idle', 'end')});
-	$db->rows(q{SELECT es_ack('mailer', 0, 0, 555)});
-	$db->rows(q{UPDATE es_streams SET truncate_before = 3 WHERE name = 'order-5'});
-	return $db;
-}
-
-# What must hold in a restored database.
-sub check_restored
-{
-	my ($name, $db, $expected, $schema) = @_;
-	my $got = contents($db);
-
-	is_deeply($got->{$_}, $expected->{$_}, "$name: $_") for sort keys %$expected;
-
-	$db->rows("SELECT es_adopt('moved')");
-	my $last = $db->value('SELECT max(position) FROM es_events');
-	is($db->try(sprintf 'UPDATE %s SET type = type', $_->[0])->{sqlstate}, 'SE003', "$name: $_->[0] cannot be changed")
-	  for ($db->rows('SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = \'es_events\'::regclass ORDER BY 1'))[ 0, -1 ];
-	is_deeply([ $db->rows(q{SELECT position FROM es_fetch('mailer', 'm', 2)}) ], [ [556], [557] ], "$name: a reader goes on behind its cursor");
-	is($db->value(q{SELECT count(*) FROM es_fetch('idle', 'i')}), 0, "$name: and one that has read all has nothing to read");
-
-	my $version = $db->value(q{SELECT es_stream_version('order-7')});
-	my ($next) = $db->rows(q{SELECT version, position FROM es_append('order-7', 'Next', '{}')});
-	is($next->[0], $version + 1, "$name: the next append has the next version");
-	cmp_ok($next->[1], '>', $last, "$name: and a position above all there are");
-	is($db->try("SELECT es_append('order-8', 'Again', '{}', 4711)")->{sqlstate}, 'SE001', "$name: a conflict is seen");
-	is($db->value(q{SELECT version FROM es_append_batch('order-new', array_fill('E'::text, ARRAY[250]), array_fill('1'::jsonb, ARRAY[250]))}),
-		249, "$name: a new stream goes across further chunks");
-	is($db->value(q{SELECT count(*) FROM es_fetch('idle', 'i')}), 251, "$name: and readers get it all");
-	es_events_sound($db, $name);
-	return;
-}
-
-# Run a client program of the server's; its output is shown when it fails.
-sub run
-{
-	my ($name, $from, @command) = @_;
-	my ($out, $err) = ('', '');
-	local %ENV = $from->_get_env;
-
-	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
-	ok($ok && $err eq '', $name) or diag($out . $err);
-	return;
-}
-
 my $tmp = $PostgreSQL::Test::Utils::tmp_check;
 for my $schema ('public', 'es')
 {
 	my $source = "log_$schema";
-	my $db = make_source($source, $schema);
-	my $expected = contents($db);
+	my $db = es_make_log($node, $source, $schema);
+	my $expected = es_log_contents($db);
 
 	cmp_ok(scalar @{ $expected->{chunks} }, '>', 10, "$source: the log has many chunks");
 	my %dump = map { $_ => "$tmp/$source.$_" } qw(plain custom directory);
-	run("$source: pg_dump, $_", $node, 'pg_dump', "--format=$_", "--file=$dump{$_}", $source) for sort keys %dump;
+	es_run("$source: pg_dump, $_", $node, 'pg_dump', "--format=$_", "--file=$dump{$_}", $source) for sort keys %dump;
 
 	for my $kind ('plain', 'custom', 'directory', 'elsewhere')
 	{
@@ -124,16 +33,16 @@ for my $schema ('public', 'es')
 		es_connect($server)->rows("CREATE DATABASE $name");
 		if ($kind eq 'plain')
 		{
-			run("$name: psql", $server, 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $name, '-f', $dump{plain});
+			es_run("$name: psql", $server, 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $name, '-f', $dump{plain});
 		}
 		else
 		{
 			my $format = $kind eq 'elsewhere' ? 'directory' : $kind;
-			run("$name: pg_restore", $server, 'pg_restore', '--exit-on-error', $format eq 'directory' ? '--jobs=4' : '--jobs=1',
+			es_run("$name: pg_restore", $server, 'pg_restore', '--exit-on-error', $format eq 'directory' ? '--jobs=4' : '--jobs=1',
 				'-d', $name, $dump{$format});
 		}
 		my $restored = es_connect($server, dbname => $name, options => "-c search_path=$schema,public");
-		check_restored($name, $restored, $expected, $schema);
+		es_check_restored($name, $restored, $expected);
 		$restored->close;
 	}
 
@@ -144,13 +53,13 @@ for my $schema ('public', 'es')
 	$empty->rows("CREATE SCHEMA IF NOT EXISTS $schema");
 	$empty->rows("CREATE EXTENSION es_pg SCHEMA $schema");
 	$empty->close;
-	run("$name: definitions of the chunks", $node, 'pg_restore', '--exit-on-error', '--schema=es_chunks', '--schema-only', '-d', $name, $dump{custom});
-	run("$name: data alone", $node, 'pg_restore', '--exit-on-error', '--data-only', '-d', $name, $dump{custom});
+	es_run("$name: definitions of the chunks", $node, 'pg_restore', '--exit-on-error', '--schema=es_chunks', '--schema-only', '-d', $name, $dump{custom});
+	es_run("$name: data alone", $node, 'pg_restore', '--exit-on-error', '--data-only', '-d', $name, $dump{custom});
 	my $filled = es_connect($node, dbname => $name, options => "-c search_path=$schema,public");
-	check_restored($name, $filled, $expected, $schema);
+	es_check_restored($name, $filled, $expected);
 	$filled->close;
 
-	is_deeply(contents($db), $expected, "$source: the original is as it was");
+	is_deeply(es_log_contents($db), $expected, "$source: the original is as it was");
 	$db->close;
 }
 

@@ -1,0 +1,27 @@
+-- es_pg.sql: the installation as a whole.
+
+-- Function bodies name the schemas, so these keep their names. (SET SCHEMA is refused by the server itself.)
+CREATE FUNCTION @extschema@.es_refuse_rename() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    renamed text;
+BEGIN
+    renamed := CASE
+        WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+                          WHERE e.extname = 'es_pg' AND pg_catalog.quote_ident(n.nspname) = '@extschema@') THEN '@extschema@'
+        WHEN pg_catalog.to_regnamespace('es_chunks') IS NULL THEN 'es_chunks'
+    END;
+    IF renamed IS NOT NULL THEN
+        RAISE EXCEPTION 'cannot rename schema "%" because extension "es_pg" uses it', pg_catalog.btrim(renamed, '"')
+            USING ERRCODE = 'feature_not_supported',
+                  DETAIL = 'Functions of the extension name it.',
+                  HINT = 'A log gets into another schema by a dump of its data; see the README.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION @extschema@.es_refuse_rename() IS
+'es_pg: the event trigger that keeps the extension''s schema and es_chunks from being renamed (0A000).';
+REVOKE ALL ON FUNCTION @extschema@.es_refuse_rename() FROM PUBLIC;
+
+CREATE EVENT TRIGGER es_refuse_rename ON ddl_command_end WHEN TAG IN ('ALTER SCHEMA')
+    EXECUTE FUNCTION @extschema@.es_refuse_rename();
+COMMENT ON EVENT TRIGGER es_refuse_rename IS 'es_pg: keeps the extension''s schema and es_chunks from being renamed.';
