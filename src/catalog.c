@@ -173,6 +173,22 @@ EsCatalogGet(void)
 }
 
 /*
+ * Open a table of the extension's by its OID.  It may be dropped while one
+ * waits for the lock.
+ */
+Relation
+EsTableOpen(Oid table, LOCKMODE lockmode)
+{
+	Relation	rel = try_table_open(table, lockmode);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"es_pg\" was dropped meanwhile")));
+	return rel;
+}
+
+/*
  * Has a table columns after the first n that a null does not satisfy?  Those
  * that somebody added and nobody minds, or that were dropped, are left null.
  */

@@ -12,6 +12,7 @@
 #include "access/sdir.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
+#include "storage/lockdefs.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -41,6 +42,8 @@ typedef struct EsCatalog
 
 /* Valid until the next invalidation message is accepted: do not keep it. */
 extern const EsCatalog *EsCatalogGet(void);
+
+extern Relation EsTableOpen(Oid table, LOCKMODE lockmode);
 
 /* Called with the OID of each relation that changed; InvalidOid is all. */
 typedef void (*EsInvalidation) (Oid relation);

@@ -20,8 +20,12 @@
  *
  * Two makers exclude each other by the SHARE UPDATE EXCLUSIVE lock on the
  * parent that ATTACH needs anyway, and look again once they have it.  Before
- * any other lock a maker locks the extension, as DROP EXTENSION does, so that
- * the two cannot deadlock over its members.
+ * that a maker locks the extension, as DROP EXTENSION does, so that the two
+ * cannot deadlock over its members.  One who needs a chunk holds locks that
+ * DROP EXTENSION waits for, so he does not wait for it: he takes the
+ * extension's lock at once or fails.  His worker goes without, for it would
+ * queue behind a DROP EXTENSION that waits for him, where no deadlock detector
+ * looks.
  */
 #include "chunk.h"
 
@@ -151,11 +155,25 @@ run_as_owner(Oid owner, const char *sql)
 	SetUserIdAndSecContext(user, context);
 }
 
-/* Keep everybody else from making chunks, and DROP EXTENSION away. */
+/* Keep DROP EXTENSION away to the end of the transaction. */
+static void
+lock_extension(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, EsCatalogGet()->extension, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot make a chunk because extension \"es_pg\" is being dropped"),
+				 errhint("Try again.")));
+	AcceptInvalidationMessages();
+}
+
+/* Keep everybody else from making chunks. */
 static void
 lock_parent(EsChunkKind kind)
 {
-	LockDatabaseObject(ExtensionRelationId, EsCatalogGet()->extension, 0, AccessShareLock);
 	LockRelationOid(EsChunkParent(kind), ShareUpdateExclusiveLock);
 }
 
@@ -261,6 +279,16 @@ work(const Order *order, EsPosition *position, int *beyond)
 	return false;
 }
 
+/* A worker that nobody waits for lets a DROP EXTENSION end first. */
+static void
+lock_installation(void)
+{
+	Oid			extension = get_extension_oid("es_pg", true);
+
+	if (OidIsValid(extension))
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+}
+
 /* The worker: one transaction a chunk, then the end. */
 void
 EsChunkWorkerMain(Datum arg)
@@ -287,6 +315,8 @@ EsChunkWorkerMain(Datum arg)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		pgstat_report_activity(STATE_RUNNING, "es_pg: making chunks");
 
+		if (!order.awaited)
+			lock_installation();
 		if (!OidIsValid(get_extension_oid("es_pg", true)))
 			proc_exit(0);
 		more = work(&order, &position, &beyond);
@@ -393,6 +423,7 @@ carry_out(EsLog *log, Order *order)
 	int			failures = 0;
 	int			slot_tries = max_worker_processes > 0 ? SLOT_TRIES : 0;
 
+	lock_extension();
 	while (failures < FAILURES_MAX)
 	{
 		AcceptInvalidationMessages();
@@ -634,6 +665,7 @@ es_restore_chunks(PG_FUNCTION_ARGS)
 				 errmsg("chunk names must not be null")));
 	EsRequirePrimary();
 	PreventCommandIfReadOnly("es_restore_chunks()");
+	lock_extension();
 	names = take_chunk_names(PG_GETARG_ARRAYTYPE_P(0), &n);
 	for (int i = 0; i < n; i++)
 	{

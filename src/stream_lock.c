@@ -64,7 +64,7 @@ read_stream_row(TupleTableSlot *slot, EsStream *stream)
 bool
 EsStreamFind(const text *name, Snapshot snapshot, EsStream *stream)
 {
-	Relation	rel = table_open(EsCatalogGet()->streams, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->streams, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		found = EsStreamProbe(rel, name, snapshot, slot);
 
@@ -163,7 +163,7 @@ is_being_updated(Relation rel, const text *name, TupleTableSlot *slot)
 bool
 EsStreamLock(const text *name, uint32 n, EsStream *stream)
 {
-	Relation	rel = table_open(EsCatalogGet()->streams, RowExclusiveLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->streams, RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		have = false;
 
