@@ -16,11 +16,12 @@ our @EXPORT = qw(es_cluster es_connect es_poll es_fork es_reap es_kill_all es_se
 
 my %children;    # pid => name
 
-# A running cluster with es_pg in database postgres. Each further argument is a line of postgresql.conf.
+# A running cluster with es_pg in database postgres. Each further argument is a line of postgresql.conf. In place of a name
+# stands a reference to what PostgreSQL::Test::Cluster->new takes.
 sub es_cluster
 {
 	my ($name, @conf) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new(ref $name ? @$name : $name);
 
 	$node->init(extra => [ '--locale=C', '--encoding=UTF8' ]);
 	$node->append_conf('postgresql.conf', join "\n", 'max_connections = 60', 'shared_buffers = 64MB',
