@@ -266,5 +266,53 @@ is($other->value(q{SELECT version FROM es_append('order-1', 'E', '{}')}), ++$ver
 $apart->rows('SET search_path = "Event Log", public');
 es_events_sound($apart, 'after all the renaming');
 
+# What migration tools see of a user's schema, and drop of it when told to clean it: what is not an extension's, and no
+# partition. In a schema of its own es_pg is no part of it; in the user's schema each object is known as an extension's.
+my $member = q{SELECT FROM pg_depend WHERE classid = '%s'::regclass AND objid = %s AND deptype = 'e'};
+my %cleaned = (
+	'views' => q{SELECT format('DROP VIEW %I.%I CASCADE', table_schema, table_name) FROM information_schema.views
+		WHERE table_schema = ANY (SCHEMAS) AND NOT EXISTS (} . sprintf($member, 'pg_class', q{format('%I.%I', table_schema, table_name)::regclass}) . ')',
+	'tables' => q{SELECT format('DROP TABLE %I.%I CASCADE', table_schema, table_name) FROM information_schema.tables
+		WHERE table_schema = ANY (SCHEMAS) AND table_type = 'BASE TABLE'
+		  AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = format('%I.%I', table_schema, table_name)::regclass)
+		  AND NOT EXISTS (} . sprintf($member, 'pg_class', q{format('%I.%I', table_schema, table_name)::regclass}) . ')',
+	'functions' => q{SELECT format('DROP FUNCTION %s CASCADE', p.oid::regprocedure) FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace
+		WHERE nspname = ANY (SCHEMAS) AND NOT EXISTS (} . sprintf($member, 'pg_proc', 'p.oid') . ')',
+	'types' => q{SELECT format('DROP TYPE %s CASCADE', t.oid::regtype) FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = typnamespace
+		LEFT JOIN pg_class AS c ON c.oid = typrelid
+		WHERE nspname = ANY (SCHEMAS) AND typelem = 0 AND coalesce(c.relkind, 'c') = 'c' AND NOT EXISTS (} . sprintf($member, 'pg_type', 't.oid') . ')',
+	'sequences' => q{SELECT format('DROP SEQUENCE %s CASCADE', c.oid::regclass) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+		WHERE nspname = ANY (SCHEMAS) AND relkind = 'S' AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype IN ('e', 'i'))});
+my $introspected = q{SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+	WHERE nspname = 'app' AND (relkind IN ('v', 'm') OR relkind IN ('r', 'p') AND NOT relispartition)
+	UNION SELECT table_name FROM information_schema.tables WHERE table_schema = 'app' ORDER BY 1};
+
+for my $home ('log', 'app')
+{
+	$db->rows("CREATE DATABASE tools_$home");
+	my $app = es_connect($node, dbname => "tools_$home");
+	$app->rows($_) for 'CREATE SCHEMA app', 'CREATE SCHEMA IF NOT EXISTS ' . $home, "CREATE EXTENSION es_pg SCHEMA $home",
+		'CREATE TABLE app.orders (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at serial)', 'CREATE VIEW app.recent AS SELECT id FROM app.orders',
+		"CREATE TYPE app.state AS ENUM ('new', 'paid')", 'CREATE FUNCTION app.one() RETURNS integer LANGUAGE sql RETURN 1', "SET search_path = app, $home";
+	my @before = map { $_->[0] } $app->rows($introspected);
+	$app->rows(q{SELECT es_append_batch('order-1', array_fill('E'::text, ARRAY[450]), array_fill('1'::jsonb, ARRAY[450]))});
+	cmp_ok($app->value('SELECT count(*) FROM es_chunk_list'), '>', 4, "$home: there are chunks made at run time");
+	is_deeply([ map { $_->[0] } $app->rows($introspected) ], \@before, "$home: and the user's schema is as it was before them");
+	is_deeply(\@before, [ 'orders', 'recent' ], "$home: with nothing of es_pg's") if $home ne 'app';
+	is_deeply([ grep { !/^(es_\w+|orders|recent)$/ } @before ], [], "$home: with nothing that is called otherwise");
+
+	# The user's schema is cleaned, and once more with es_chunks named beside it.
+	for my $schemas ("ARRAY['app']", "ARRAY['app', 'es_chunks']")
+	{
+		for my $what ('views', 'tables', 'functions', 'types', 'sequences')
+		{
+			$app->rows($_->[0]) for $app->rows($cleaned{$what} =~ s/SCHEMAS/$schemas/r);
+		}
+		is($app->value(q{SELECT count(*) FROM pg_class WHERE oid = to_regclass('app.orders') OR oid = to_regclass('app.recent')}), 0, "$home: $schemas is cleaned");
+		is($app->try(q{SELECT es_append('order-1', 'E', '1', es_stream_version('order-1'))})->{sqlstate}, undef, "$home: and the log goes on");
+		is($app->value('SELECT count(*) > 450 AND count(*) = es_stream_version(\'order-1\') + 1 FROM es_read_all(0, 1000)'), 't', "$home: with all it had");
+	}
+}
+
 $node->stop;
 done_testing();
