@@ -348,7 +348,7 @@ sub kill_postmaster
 	return;
 }
 
-# Crashes while the others work: of the postmaster, of a backend, of all at once.
+# Crashes while the others work: of the postmaster, of a backend or the worker that makes chunks, of all at once.
 sub crash
 {
 	my ($self) = @_;
@@ -372,7 +372,7 @@ sub crash
 		{
 			es_poll(sub {
 					$backend = $db->value(q{SELECT pid FROM pg_stat_activity WHERE application_name ~ '^writer' AND query ~ 'es_append'
-						AND state = 'active' ORDER BY random() LIMIT 1});
+						AND state = 'active' OR backend_type = 'es_pg chunk worker' ORDER BY backend_type = 'es_pg chunk worker' DESC, random() LIMIT 1});
 				}, 60) or return $self->found(died => 'no writer at work');
 			kill 'KILL', $backend, $self->{wal_writer};
 			es_poll(sub { $db->try('SELECT 1')->{lost} }, 60) or return $self->found(died => 'the server did not begin anew');

@@ -5,7 +5,7 @@
 # synchronous_commit off, and the WAL writer does not flush, so a crash takes many commits back. It must not take back
 # what a reader was handed, nor a commit that was answered to a writer that waited for the flush. And a position that
 # anybody saw, be it only the writer, in a transaction that was lost, is never drawn for another event. Versions stay
-# gapless, and the horizon moves on.
+# gapless, the horizon moves on, and of the small chunks every one that is there is whole.
 use strict;
 use warnings;
 use Test::More;
@@ -59,12 +59,20 @@ use EsTest;
 }
 
 my $seed = es_seed();
-my $node = es_cluster('crash', 'es_pg.event_chunk_size = 2000', 'restart_after_crash = on', 'deadlock_timeout = 50ms',
+my $node = es_cluster('crash', 'es_pg.event_chunk_size = 250', 'restart_after_crash = on', 'deadlock_timeout = 50ms',
 	'wal_writer_delay = 10s');
 my $checker = EsChecker->new(node => $node, seed => $seed, events => 12_000, crashes => 9, writers => 6)->run;
 is($checker->report, '', 'crashes under load: nothing that was handed out or promised is gone, no position is told twice');
 
 my $db = es_connect($node);
+es_check($db, 'each table of es_chunks is a chunk', q{
+	SELECT oid::regclass FROM pg_class WHERE relnamespace = 'es_chunks'::regnamespace AND relkind = 'r'
+	   AND oid NOT IN (SELECT chunk FROM es_chunk_list)});
+es_check($db, 'each chunk of events has its keys, its indexes and its trigger', q{
+	SELECT chunk, indexes, triggers FROM es_chunk_list,
+		LATERAL (SELECT count(*) AS indexes FROM pg_index WHERE indrelid = chunk AND indisvalid) AS i,
+		LATERAL (SELECT count(*) AS triggers FROM pg_trigger WHERE tgrelid = chunk AND tgenabled = 'A') AS t
+	 WHERE of_table = 'es_events' AND (indexes, triggers) <> (4, 1)});
 my $last = $db->value('SELECT es_last_position()');
 cmp_ok($db->value(q{SELECT position FROM es_append('sentinel', 'After', '{}')}), '>', $last, 'the next append goes on');
 $node->stop;
