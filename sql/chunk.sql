@@ -276,8 +276,41 @@ CREATE TABLE es_events (LIKE "Event Store".es_events);
 SELECT version FROM "Event Store".es_append('away-2', 'T', '1');
 SELECT (SELECT count(*) FROM es_streams) AS decoy_streams, (SELECT count(*) FROM es_events) AS decoy_events,
        (SELECT count(*) FROM "Event Store".es_events) AS events;
--- It does not move.
+-- It does not move, and its schemas keep their names.
 ALTER EXTENSION es_pg SET SCHEMA public;
+\set SHOW_CONTEXT never
+ALTER SCHEMA "Event Store" RENAME TO other;
+ALTER SCHEMA es_chunks RENAME TO other;
+ALTER SCHEMA es_chunks OWNER TO CURRENT_USER;
+CREATE SCHEMA mine;
+ALTER SCHEMA mine RENAME TO yours;
+
+-- A dump of data alone copies into chunks that must be there: made by their names, each up to the next.
+DROP EXTENSION es_pg;
+CREATE EXTENSION es_pg SCHEMA "Event Store";
+SET search_path = "Event Store";
+SET es_pg.event_chunk_size = 1000;
+SELECT es_restore_chunks('{es_events_0,es_chunks.es_events_4000,es_events_300,es_outbox_0}');
+SELECT chunk, bounds FROM es_chunk_list ORDER BY chunk::text COLLATE "C";
+PREPARE restore AS SELECT es_restore_chunks($1);
+EXECUTE restore('{es_events_300,es_events_5000}');
+SELECT es_restore_chunks('{es_events_350}');
+SELECT es_restore_chunks('{es_events_}');
+SELECT es_restore_chunks('{es_events_1234567890123456789}');
+SELECT es_restore_chunks('{orders}');
+SELECT es_restore_chunks('{NULL}');
+SELECT es_restore_chunks(NULL);
+-- The dump brings the incarnation.
+SELECT es_incarnation();
+
+-- pg_restore --disable-triggers leaves ordinary triggers, which a session with another role would pass by.
+ALTER TABLE es_chunks.es_events_0 DISABLE TRIGGER ALL;
+SELECT es_protect_history();
+ALTER TABLE es_chunks.es_events_0 ENABLE TRIGGER ALL;
+SELECT es_protect_history();
+SET session_replication_role = replica;
+DELETE FROM es_chunks.es_events_0;
+RESET session_replication_role;
 
 \c :own
 DROP DATABASE es_pg_chunk;

@@ -165,7 +165,7 @@ lock_extension(void)
 	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot make a chunk because extension \"es_pg\" is being dropped"),
+				 errmsg("cannot extend the event log because extension \"es_pg\" is being dropped"),
 				 errhint("Try again.")));
 	AcceptInvalidationMessages();
 }
@@ -423,6 +423,9 @@ carry_out(EsLog *log, Order *order)
 	int			failures = 0;
 	int			slot_tries = max_worker_processes > 0 ? SLOT_TRIES : 0;
 
+	AcceptInvalidationMessages();
+	if (!unfinished(log, order))
+		return;
 	lock_extension();
 	while (failures < FAILURES_MAX)
 	{

@@ -46,7 +46,6 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_extension.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -380,14 +379,14 @@ begin_behind_gap(const Judgement *judgement, bool keep_id)
 
 /*
  * Begin the first incarnation, or the one of a new timeline, if that is what
- * the log needs.  The lock stays to the end of the transaction.
+ * the log needs.  The lock stays to the end of the transaction.  DROP EXTENSION
+ * is kept away as chunk_make.c has it.
  */
 void
 EsIncarnationBegin(void)
 {
 	Judgement	judgement;
 
-	LockDatabaseObject(ExtensionRelationId, EsCatalogGet()->extension, 0, AccessShareLock);
 	LockRelationOid(EsCatalogGet()->incarnations, ShareRowExclusiveLock);
 	judge(&judgement);
 	if (judgement.verdict == UNBORN)

@@ -22,7 +22,7 @@ SELECT is_empty($$SELECT type, identity FROM member WHERE coalesce(split_part(na
 SELECT is_empty($$SELECT identity FROM member WHERE type IN ('function', 'table', 'view', 'type', 'composite type', 'schema')
                      AND coalesce(obj_description(objid, classid::regclass::name), '') = ''$$,
     'every function, type, table, view and schema has a comment');
-SELECT is_empty($$SELECT oid::regprocedure FROM member_function WHERE obj_description(oid, 'pg_proc') NOT LIKE '%Example: SELECT %' AND proname <> 'es_refuse_change'$$,
+SELECT is_empty($$SELECT oid::regprocedure FROM member_function WHERE obj_description(oid, 'pg_proc') NOT LIKE '%Example: SELECT %' AND proname NOT LIKE 'es\_refuse\_%'$$,
     'every function''s comment has an example');
 SELECT is_empty($$SELECT oid::regclass FROM member_relation WHERE relkind IN ('r', 'p') AND obj_description(oid, 'pg_class') NOT LIKE 'es\_pg: %'$$,
     'a table''s comment says whose it is');
@@ -34,7 +34,7 @@ SELECT is_empty($$SELECT f.oid::regprocedure FROM member_function AS f JOIN pg_l
     'a C function has one name');
 SELECT is_empty($$SELECT oid::regprocedure FROM member_function WHERE prosecdef AND NOT coalesce(proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)$$,
     'SECURITY DEFINER comes with a fixed search_path');
-SELECT is_empty($$SELECT oid::regprocedure FROM member_function WHERE provolatile = 'v' AND proparallel <> 'u' AND prorettype <> 'trigger'::regtype$$,
+SELECT is_empty($$SELECT oid::regprocedure FROM member_function WHERE provolatile = 'v' AND proparallel <> 'u' AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)$$,
     'what is volatile is parallel unsafe');
 
 -- Rights.
