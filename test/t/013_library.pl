@@ -8,12 +8,13 @@ use strict;
 use warnings;
 use Test::More;
 
+use Cwd 'abs_path';
 use File::Copy;
 use PostgreSQL::Test::Utils;
 
 use EsTest;
 
-my $tmp = $PostgreSQL::Test::Utils::tmp_check;
+my $tmp = abs_path($PostgreSQL::Test::Utils::tmp_check);
 my $config = $ENV{PG_CONFIG} // 'pg_config';
 my $source = '../src';
 
