@@ -25,3 +25,13 @@ REVOKE ALL ON FUNCTION @extschema@.es_refuse_rename() FROM PUBLIC;
 CREATE EVENT TRIGGER es_refuse_rename ON ddl_command_end WHEN TAG IN ('ALTER SCHEMA')
     EXECUTE FUNCTION @extschema@.es_refuse_rename();
 COMMENT ON EVENT TRIGGER es_refuse_rename IS 'es_pg: keeps the extension''s schema and es_chunks from being renamed.';
+
+-- Only a superuser may own it, but the extension may be handed to somebody who is none (REASSIGN OWNED).
+DO $$
+DECLARE
+    superuser text := (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = 10 AND r.rolsuper);
+BEGIN
+    IF superuser IS NOT NULL THEN
+        EXECUTE pg_catalog.format('ALTER EVENT TRIGGER es_refuse_rename OWNER TO %I', superuser);
+    END IF;
+END $$;

@@ -62,6 +62,8 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('admin', 'es_subscriptions'),
                ('admin', 'es_cursors'),
                ('admin', 'es_prepare_chunks'),
+               ('admin', 'es_restore_chunks'),
+               ('admin', 'es_protect_history'),
                ('admin', 'es_chunk_list'),
                ('admin', 'es_maintain'),
                ('admin', 'es_adopt'),
