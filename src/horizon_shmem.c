@@ -185,6 +185,28 @@ attach(void)
 	LWLockRegisterTranche(shared->lock.tranche, "es_pg");
 }
 
+/*
+ * The same where it may fail: a library whose _PG_init did would be loaded, and
+ * registered, once more.  Whoever needs the registry is told then.
+ */
+static void
+try_attach(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		attach();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		LWLockReleaseAll();
+	}
+	PG_END_TRY();
+}
+
 #ifndef ES_HAVE_NAMED_DSM
 static shmem_request_hook_type previous_shmem_request = NULL;
 
@@ -214,7 +236,7 @@ EsShmemInit(void)
 
 	/* Before the many locks of CREATE EXTENSION take their memory out of the same slack. */
 	if (creating_extension)
-		attach();
+		try_attach();
 }
 
 /* The durable bound, as the sequence has it. */
