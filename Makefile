@@ -62,6 +62,9 @@ INSTALL_SQL = \
 	src/outbox.sql \
 	src/chunk.sql \
 	src/subscription.sql \
+	src/subscription_parked.sql \
+	src/subscription_admin.sql \
+	src/subscription_status.sql \
 	src/privilege.sql \
 	src/es_pg.sql
 

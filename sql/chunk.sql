@@ -262,7 +262,7 @@ SELECT version, data FROM "Event Store".es_read_stream('away-1');
 SELECT position, stream FROM "Event Store".es_read_all();
 SELECT "Event Store".es_create_subscription('away', 'beginning');
 SELECT position, key FROM "Event Store".es_fetch('away', 'me');
-SELECT "Event Store".es_ack('away', 0, 0, 2);
+SELECT "Event Store".es_ack('away', lane, epoch, 2) FROM "Event Store".es_lane_cursors;
 SELECT "Event Store".es_maintain();
 SELECT position FROM "Event Store".es_fetch('away', 'me');
 SELECT "Event Store".es_drop_subscription('away');

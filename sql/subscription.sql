@@ -1,6 +1,9 @@
 -- subscription: named, durable readers of the log.
 \set SHOW_CONTEXT never
 CREATE EXTENSION es_pg;
+-- The epoch that a lane is in: what es_fetch returns with each row.
+CREATE FUNCTION epoch(subscription text, lane integer DEFAULT 0) RETURNS bigint LANGUAGE sql AS
+$$SELECT l.epoch FROM es_leases AS l JOIN es_subscriptions AS s USING (subscription_id) WHERE s.name = $1 AND l.lane = $2$$;
 
 SELECT version FROM es_append('order-1', 'OrderPlaced', '{"total": 10}', es_no_stream());
 SELECT version FROM es_append('order-1', 'OrderPaid', '{"by": "card"}', 0);
@@ -39,22 +42,22 @@ SELECT position, occurred_at = recorded_at AS same FROM es_fetch('all', 'me', 1)
 --
 SELECT position FROM es_fetch('all', 'me', 2);
 SELECT position FROM es_fetch('all', 'me', 2);
-SELECT es_ack('all', 0, 0, 2);
+SELECT es_ack('all', 0, epoch('all'), 2);
 SELECT position FROM es_fetch('all', 'me', 2);
-SELECT es_ack('all', 0, 0, 4);
-SELECT es_ack('all', 0, 0, 4);
-SELECT es_ack('all', 0, 0, 1);
+SELECT es_ack('all', 0, epoch('all'), 4);
+SELECT es_ack('all', 0, epoch('all'), 4);
+SELECT es_ack('all', 0, epoch('all'), 1);
 SELECT position FROM es_fetch('all', 'me');
 SELECT c.lane, c.epoch, c.position FROM es_cursors AS c JOIN es_subscriptions USING (subscription_id)
  WHERE name = 'all' ORDER BY position;
 -- Twice in one statement is no different.
-SELECT es_ack('late', 0, 0, 3), es_ack('late', 0, 0, 3), es_ack('late', 0, 0, 1);
+SELECT es_ack('late', 0, epoch('late'), 3), es_ack('late', 0, epoch('late'), 3), es_ack('late', 0, epoch('late'), 1);
 -- Each subscription has a cursor of its own.
 SELECT position FROM es_fetch('late', 'me');
 
 -- An acknowledgement belongs to its transaction: with the side effect, or not at all.
 BEGIN;
-SELECT es_ack('all', 0, 0, 5);
+SELECT es_ack('all', 0, epoch('all'), 8);
 SELECT position FROM es_fetch('all', 'me');
 ROLLBACK;
 SELECT position FROM es_fetch('all', 'me');
@@ -73,8 +76,8 @@ SELECT es_ack('all', 0, 1, 5);
 SELECT es_ack('all', 0, -1, 5);
 \set VERBOSITY default
 -- Nobody can acknowledge what was never handed out.
-SELECT es_ack('all', 0, 0, 6);
-SELECT es_ack('all', 0, 0, -1);
+SELECT es_ack('all', 0, epoch('all'), 9);
+SELECT es_ack('all', 0, epoch('all'), -1);
 SELECT es_ack('all', 1, 0, 5);
 SELECT position FROM es_fetch('all', 'me');
 
@@ -82,7 +85,7 @@ SELECT position FROM es_fetch('all', 'me');
 BEGIN;
 SELECT position FROM es_append('order-3', 'OrderPlaced', '{}');
 SELECT position FROM es_fetch('all', 'me');
-SELECT es_ack('all', 0, 0, 6);
+SELECT es_ack('all', 0, epoch('all'), 9);
 ROLLBACK;
 
 --
@@ -102,7 +105,7 @@ SELECT position FROM es_fetch('none', 'me');
 SELECT c.position = es_horizon() AS moved FROM es_cursors AS c JOIN es_subscriptions USING (subscription_id)
  WHERE name = 'none' ORDER BY position;
 -- It does not pass over what matches.
-SELECT es_ack('payments', 0, 0, 2);
+SELECT es_ack('payments', 0, epoch('payments'), 2);
 SELECT version FROM es_append('order-2', 'Refunded', '{}');
 SELECT type, key FROM es_fetch('payments', 'me');
 
@@ -148,29 +151,30 @@ SELECT position FROM es_fetch('none', 'me', 1, '1 day');
 BEGIN READ ONLY;
 SELECT position FROM es_fetch('late', 'me', 1);
 SAVEPOINT s;
-SELECT es_ack('late', 0, 0, 3);
+SELECT es_ack('late', 0, epoch('late'), 3);
 ROLLBACK;
 
 --
 -- Untyped parameters.
 --
-PREPARE create_subscription AS SELECT es_create_subscription($1, $2, $3, $4, $5);
-EXECUTE create_subscription('param', 'beginning', 'events', '{order}', '{OrderPaid}');
-PREPARE fetch_some AS SELECT position FROM es_fetch($1, $2, $3, $4);
-EXECUTE fetch_some('param', 'me', 1, '1 s');
-EXECUTE fetch_some('param', 'me', NULL, NULL);
+PREPARE create_subscription AS SELECT es_create_subscription($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+EXECUTE create_subscription('param', 'beginning', 'events', '{order}', '{OrderPaid}', NULL, '$', 1, '30 s', 3, '1 s', '1 min', 'skip', 1000, NULL, NULL);
+PREPARE fetch_some AS SELECT position FROM es_fetch($1, $2, $3, $4, $5);
+EXECUTE fetch_some('param', 'me', 1, '1 s', false);
+EXECUTE fetch_some('param', 'me', NULL, NULL, NULL);
 PREPARE ack AS SELECT es_ack($1, $2, $3, $4);
-EXECUTE ack('param', 0, 0, 2);
+SELECT epoch('param') AS param \gset
+EXECUTE ack('param', 0, :param, 2);
 SELECT position FROM es_fetch('param', 'me', '1', '1 s');
-SELECT es_ack('param', '0', '0', '5');
-EXECUTE fetch_some('param', 'me', NULL, NULL);
+SELECT es_ack('param', '0', :'param', '8');
+EXECUTE fetch_some('param', 'me', NULL, NULL, NULL);
 PREPARE drop_subscription AS SELECT es_drop_subscription($1);
 EXECUTE drop_subscription('param');
 
 -- A dropped subscription leaves nothing behind; a new one of its name is a new one.
 SELECT es_drop_subscription('all');
 SELECT position FROM es_fetch('all', 'me');
-SELECT es_ack('all', 0, 0, 1);
+SELECT es_ack('all', 0, 1, 1);
 SELECT es_drop_subscription('all');
 SELECT count(*) FROM es_cursors WHERE subscription_id NOT IN (SELECT subscription_id FROM es_subscriptions);
 SELECT es_create_subscription('all', 'beginning');
@@ -231,11 +235,12 @@ SELECT position FROM es_fetch('%s''"' || repeat('x', 1020), 'me', 1);
 SELECT es_fetch('%s', 'me');
 
 -- Consuming is a right of its own, and gives none to the tables.
+SELECT epoch('all') \gset
 CREATE ROLE es_pg_consumer;
 SET ROLE es_pg_consumer;
 \set VERBOSITY sqlstate
 SELECT FROM es_fetch('all', 'me');
-SELECT es_ack('all', 0, 0, 1);
+SELECT es_ack('all', 0, :epoch, 1);
 SELECT es_create_subscription('x', 'end');
 SELECT es_drop_subscription('all');
 SELECT es_maintain();
@@ -244,7 +249,7 @@ RESET ROLE;
 GRANT EXECUTE ON FUNCTION es_fetch, es_ack TO es_pg_consumer;
 SET ROLE es_pg_consumer;
 SELECT position FROM es_fetch('all', 'me', 1);
-SELECT es_ack('all', 0, 0, 1);
+SELECT es_ack('all', 0, :epoch, 1);
 SELECT position FROM es_fetch('all', 'me', 1);
 SELECT FROM es_cursors;
 RESET ROLE;

@@ -26,7 +26,9 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_trigger.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -62,6 +64,14 @@ static const char *const relation_names[] = {
 	"es_cursors_pkey",
 	"es_grants",
 	"es_grants_pkey",
+	"es_leases",
+	"es_leases_pkey",
+	"es_parked",
+	"es_parked_pkey",
+	"es_parked_key",
+	"es_parked_due",
+	"es_parked_entered",
+	"es_parked_out",
 };
 
 StaticAssertDecl(offsetof(EsCatalog, position_bound) + sizeof(Oid) * lengthof(relation_names) == sizeof(EsCatalog),
@@ -445,12 +455,28 @@ EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot snapshot,
 	return found;
 }
 
+void
+EsProbeOpen(EsProbe *probe, Oid relation, Oid index)
+{
+	probe->rel = table_open(relation, AccessShareLock);
+	probe->index = index_open(index, AccessShareLock);
+	probe->slot = table_slot_create(probe->rel, NULL);
+}
+
+void
+EsProbeClose(EsProbe *probe)
+{
+	ExecDropSingleTupleTableSlot(probe->slot);
+	index_close(probe->index, AccessShareLock);
+	table_close(probe->rel, AccessShareLock);
+}
+
 /*
- * Lock the row in a slot, waiting for whoever has it.  The slot then holds its
- * newest version.
+ * Lock the row in a slot.  The slot then holds its newest version.  TM_Ok,
+ * TM_Deleted, or TM_WouldBlock where the policy is not to wait.
  */
-bool
-EsRowLock(Relation rel, TupleTableSlot *slot)
+TM_Result
+EsRowLockAs(Relation rel, TupleTableSlot *slot, LockTupleMode mode, LockWaitPolicy policy)
 {
 	TransactionId xmin;
 	bool		isnull;
@@ -463,13 +489,45 @@ EsRowLock(Relation rel, TupleTableSlot *slot)
 	 */
 	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
 	if (TransactionIdIsCurrentTransactionId(xmin))
-		return true;
+		return TM_Ok;
 
 	result = table_tuple_lock(rel, &slot->tts_tid, SnapshotSelf, slot,
-							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
-							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
-	if (result != TM_Ok && result != TM_Deleted)
+							  GetCurrentCommandId(false), mode, policy,
+							  TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+	if (result != TM_Ok && result != TM_Deleted && result != TM_WouldBlock)
 		elog(ERROR, "unexpected result of locking a row of \"%s\": %d",
 			 RelationGetRelationName(rel), (int) result);
-	return result == TM_Ok;
+	return result;
+}
+
+/* The same for one who is going to write it, and waits for whoever has it. */
+bool
+EsRowLock(Relation rel, TupleTableSlot *slot)
+{
+	return EsRowLockAs(rel, slot, LockTupleNoKeyExclusive, LockWaitBlock) == TM_Ok;
+}
+
+/*
+ * Become the owner of a relation, until EsOwnerEnd or the end of the
+ * (sub)transaction, for SQL that names everything but operators.
+ */
+void
+EsOwnerBegin(EsOwner *owner, Oid relation)
+{
+	Relation	rel = table_open(relation, AccessShareLock);
+	Oid			to = rel->rd_rel->relowner;
+
+	table_close(rel, AccessShareLock);
+	owner->nest = NewGUCNestLevel();
+	GetUserIdAndSecContext(&owner->user, &owner->context);
+	SetUserIdAndSecContext(to, owner->context | SECURITY_LOCAL_USERID_CHANGE);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
+EsOwnerEnd(const EsOwner *owner)
+{
+	AtEOXact_GUC(true, owner->nest);
+	SetUserIdAndSecContext(owner->user, owner->context);
 }

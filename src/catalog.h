@@ -10,8 +10,10 @@
 
 #include "access/heapam.h"
 #include "access/sdir.h"
+#include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
+#include "nodes/lockoptions.h"
 #include "storage/lockdefs.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
@@ -38,6 +40,14 @@ typedef struct EsCatalog
 	Oid			cursors_pkey;
 	Oid			grants;
 	Oid			grants_pkey;
+	Oid			leases;
+	Oid			leases_pkey;
+	Oid			parked;
+	Oid			parked_pkey;
+	Oid			parked_key;
+	Oid			parked_due;
+	Oid			parked_entered;
+	Oid			parked_out;
 } EsCatalog;
 
 /* Valid until the next invalidation message is accepted: do not keep it. */
@@ -77,5 +87,28 @@ extern bool EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot s
 
 /* Locks a row FOR NO KEY UPDATE to the end of the transaction; false: it is gone. */
 extern bool EsRowLock(Relation rel, TupleTableSlot *slot);
+extern TM_Result EsRowLockAs(Relation rel, TupleTableSlot *slot, LockTupleMode mode, LockWaitPolicy policy);
+
+/* Several look-ups by one index. */
+typedef struct EsProbe
+{
+	Relation	rel;
+	Relation	index;
+	TupleTableSlot *slot;		/* what was found */
+} EsProbe;
+
+extern void EsProbeOpen(EsProbe *probe, Oid relation, Oid index);
+extern void EsProbeClose(EsProbe *probe);
+
+/* The owner of es_pg's relations, for a while, with a search_path that nobody chose. */
+typedef struct EsOwner
+{
+	Oid			user;
+	int			context;
+	int			nest;
+} EsOwner;
+
+extern void EsOwnerBegin(EsOwner *owner, Oid relation);
+extern void EsOwnerEnd(const EsOwner *owner);
 
 #endif							/* ES_CATALOG_H */

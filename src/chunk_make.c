@@ -131,16 +131,11 @@ leaf_definition(EsChunkKind kind, const char *schema, EsPosition lower, EsPositi
 
 /* Run DDL as the owner of the parent, with settings that nobody chose. */
 static void
-run_as_owner(Oid owner, const char *sql)
+run_as_owner(Oid parent, const char *sql)
 {
-	Oid			user;
-	int			context;
-	int			nest = NewGUCNestLevel();
+	EsOwner		owner;
 
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	EsOwnerBegin(&owner, parent);
 	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	(void) set_config_option("default_table_access_method", "heap", PGC_USERSET, PGC_S_SESSION,
@@ -151,8 +146,7 @@ run_as_owner(Oid owner, const char *sql)
 	if (SPI_execute(sql, false, 0) < 0)
 		elog(ERROR, "could not run \"%s\"", sql);
 	SPI_finish();
-	AtEOXact_GUC(true, nest);
-	SetUserIdAndSecContext(user, context);
+	EsOwnerEnd(&owner);
 }
 
 /* Keep DROP EXTENSION away to the end of the transaction. */
@@ -181,12 +175,10 @@ lock_parent(EsChunkKind kind)
 static void
 make_range(EsChunkKind kind, EsPosition lower, EsPosition upper)
 {
-	Relation	rel = table_open(EsChunkParent(kind), NoLock);
-	Oid			owner = rel->rd_rel->relowner;
-	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
+	Oid			parent = EsChunkParent(kind);
+	char	   *schema = get_namespace_name(get_rel_namespace(parent));
 
-	table_close(rel, NoLock);	/* DDL minds open references */
-	run_as_owner(owner, leaf_definition(kind, schema, lower, upper));
+	run_as_owner(parent, leaf_definition(kind, schema, lower, upper));
 	CommandCounterIncrement();
 }
 

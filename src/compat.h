@@ -78,4 +78,7 @@
 #define EsWaitEvent(name)	PG_WAIT_EXTENSION
 #endif
 
+/* The header that declares it wants Kerberos' headers, if the server was built with them. */
+extern bool pq_check_connection(void);
+
 #endif							/* ES_COMPAT_H */

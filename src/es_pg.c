@@ -22,5 +22,6 @@ _PG_init(void)
 	EsChunkInit();
 	EsStreamInit();
 	EsPrivilegeInit();
+	EsSubscriptionInit();
 	MarkGUCPrefixReserved("es_pg");
 }

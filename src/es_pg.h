@@ -34,5 +34,6 @@ extern void EsHorizonInit(void);
 extern void EsChunkInit(void);
 extern void EsStreamInit(void);
 extern void EsPrivilegeInit(void);
+extern void EsSubscriptionInit(void);
 
 #endif							/* ES_PG_H */

@@ -303,20 +303,12 @@ EsHorizonAdopt(EsLog *log)
 		await_reserver(log);
 }
 
-/*
- * Draw n consecutive positions and return the first.  The transaction is in
- * the registry from here to its end.
- */
-EsPosition
-EsPositionsDraw(uint32 n)
+/* Draw n consecutive positions and return the first; step (c). */
+static EsPosition
+draw(EsLog *log, uint32 n)
 {
-	EsLog	   *log = EsLogGet();
-	bool		first = writing == NULL;
 	EsPosition	drawn;
 
-	if (first && pg_atomic_read_u32(&log->in_order) == 0)
-		EsIncarnationEnsure(log);
-	register_writer(log);
 	for (;;)
 	{
 		drawn = pg_atomic_read_u64(&log->drawn);
@@ -329,11 +321,43 @@ EsPositionsDraw(uint32 n)
 		else if (pg_atomic_compare_exchange_u64(&log->drawn, &drawn, drawn + n))
 			break;
 	}
+	return drawn + 1;
+}
 
+/*
+ * Draw n consecutive positions and return the first.  The transaction is in
+ * the registry from here to its end.
+ */
+EsPosition
+EsPositionsDraw(uint32 n)
+{
+	EsLog	   *log = EsLogGet();
+	bool		first = writing == NULL;
+	EsPosition	position;
+
+	if (first && pg_atomic_read_u32(&log->in_order) == 0)
+		EsIncarnationEnsure(log);
+	register_writer(log);
+	position = draw(log, n);
 	ES_DEBUG_POINT(position_drawn);
 	if (first)
-		pg_atomic_write_u64(&my_entry->bound, drawn + 1);
-	return drawn + 1;
+		pg_atomic_write_u64(&my_entry->bound, position);
+	return position;
+}
+
+/*
+ * Take a position that nothing will ever be written at: a number that no crash
+ * and no rollback gives to anyone else.  Nobody waits for it, so the registry
+ * need not know.
+ */
+EsPosition
+EsPositionTake(void)
+{
+	EsLog	   *log = EsLogGet();
+
+	if (pg_atomic_read_u32(&log->in_order) == 0)
+		EsIncarnationEnsure(log);
+	return draw(log, 1);
 }
 
 /* The last position drawn by anyone. */

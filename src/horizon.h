@@ -45,6 +45,9 @@ typedef struct EsLog
 	pg_atomic_uint32 reserving; /* 1: a backend is moving reserved ahead */
 	pg_atomic_uint32 chunk_worker;	/* 1: a backend waits for the chunk worker */
 	pg_atomic_uint32 in_order;	/* 1: this is the life that its newest incarnation began */
+	pg_atomic_uint64 lane_news; /* grows when waiting consumers have a reason to look */
+	pg_atomic_uint64 parkings;	/* the last number given to a parked key */
+	TimestampTz known_since;	/* members are known from then on */
 	ConditionVariable moved;	/* the horizon may have risen */
 	ConditionVariable reserved_moved;
 	ConditionVariable chunk_worker_done;
@@ -58,11 +61,47 @@ typedef struct EsWriter
 	uint32		unused;
 } EsWriter;
 
+#define ES_MEMBER_NAME	40
+
+/* A member of a subscription, alive until "expires"; see subscription_members.c. */
+typedef struct EsMember
+{
+	uint64		hash[2];		/* of its name */
+	TimestampTz expires;		/* 0: this entry is free */
+	uint32		log;			/* which one's, by number */
+	int32		subscription;
+	int32		session_pid;	/* of the backend it ends with, or 0 */
+	char		name[ES_MEMBER_NAME];	/* the beginning of it, for people */
+} EsMember;
+
+/* What the last fetch of a lane handed out; a note, which may get lost. */
+typedef struct EsLaneNote
+{
+	uint32		log;			/* 0: this entry is free */
+	int32		subscription;
+	int32		lane;
+	int64		epoch;
+	EsPosition	handed;			/* the highest position handed out */
+	EsPosition	looked;			/* nothing for this lane lies between that and here */
+} EsLaneNote;
+
+typedef struct EsConsumers
+{
+	struct LWLock *lock;
+	uint32		nmembers;
+	uint32	   *nmembers_used;	/* so many of them were ever in use */
+	EsMember   *members;
+	uint32		nlanes;
+	EsLaneNote *lanes;
+} EsConsumers;
+
 /* horizon_shmem.c */
 extern void EsShmemInit(void);
 extern EsLog *EsLogGet(void);
+extern EsLog *EsLogCurrent(void);
 extern EsPosition EsBoundRead(Oid sequence);
 extern uint32 EsLogNumber(const EsLog *log);
+extern const EsConsumers *EsConsumersGet(void);
 extern uint32 EsWriterCount(void);
 extern EsWriter *EsWriterAt(uint32 i);
 
@@ -70,6 +109,7 @@ extern EsWriter *EsWriterAt(uint32 i);
 extern void EsRequirePrimary(void);
 extern void EsHorizonCatchUp(EsLog *log);
 extern EsPosition EsPositionsDraw(uint32 n);
+extern EsPosition EsPositionTake(void);
 extern EsPosition EsPositionLast(void);
 extern EsPosition EsHorizonRead(EsLog *log);
 extern bool EsHorizonWriting(void);
@@ -106,6 +146,7 @@ extern void EsIncarnationEnsure(EsLog *log);
 extern void EsWakeBeforeCommit(EsLog *log);
 extern void EsWakeAfterEnd(EsLog *log, bool committed);
 extern void EsWakeArm(EsLog *log);
-extern bool EsWakeWait(EsLog *log, EsPosition seen, TimestampTz until);
+extern void EsWakeConsumers(EsLog *log);
+extern bool EsWakeWait(EsLog *log, EsPosition seen, uint64 news, TimestampTz until);
 
 #endif							/* ES_HORIZON_H */

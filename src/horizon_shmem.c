@@ -13,7 +13,8 @@
  * and a header of fixed size tells the layout: a backend that runs another
  * version of this library refuses to work and never makes a second registry.
  *
- * Locks: EsShared's lock guards the directory of logs (which slot is whose).
+ * Locks: EsShared's lock guards the directory of logs (which slot is whose),
+ * the consumers' lock the members and lanes of subscriptions.
  * The rest is atomics; see horizon.c for their protocol.
  *
  * A slot of the directory is taken again when its database has no backend left
@@ -34,6 +35,7 @@
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -42,11 +44,15 @@
 #define REGISTRY_NAME	"es_pg registry"
 #define HEADER_MAGIC	0x65735f70
 #ifndef LAYOUT					/* a test builds a library with another one */
-#define LAYOUT			2		/* grows with every change of EsShared */
+#define LAYOUT			3		/* grows with every change of EsShared */
 #endif
 
 #define LOGS_SMALL		32		/* logs in use at once, out of the slack */
 #define LOGS_LARGE		256		/* and where memory was requested */
+#define MEMBERS_SMALL	64		/* members of subscriptions, likewise */
+#define MEMBERS_LARGE	4096
+#define LANES_SMALL		128		/* lanes whose last fetch is remembered, likewise */
+#define LANES_LARGE		8192
 
 /* Of fixed size for ever, so that any version can read it. */
 typedef struct EsHeader
@@ -57,13 +63,17 @@ typedef struct EsHeader
 	uint32		stride;			/* bytes from one EsWriter to the next */
 	uint32		nlogs;
 	uint32		nwriters;
-	uint32		unused[9];
+	uint32		nmembers;
+	uint32		nlanes;
+	uint32		unused[7];
 } EsHeader;
 
 typedef struct EsShared
 {
 	LWLock		lock;
-	EsLog		logs[FLEXIBLE_ARRAY_MEMBER];	/* then the writers */
+	LWLock		consumer_lock;
+	uint32		nmembers_used;	/* entries of members that were ever in use */
+	EsLog		logs[FLEXIBLE_ARRAY_MEMBER];	/* then the writers, members and lanes */
 } EsShared;
 
 StaticAssertDecl(sizeof(EsHeader) == 64, "EsHeader must keep its size");
@@ -72,6 +82,7 @@ static bool preloaded = false;
 static EsHeader *header = NULL;
 static EsShared *shared = NULL;
 static char *writers = NULL;
+static EsConsumers consumers;
 
 static EsLog *my_log = NULL;	/* this database's */
 
@@ -80,6 +91,19 @@ static Size
 writers_offset(uint32 nlogs)
 {
 	return offsetof(EsShared, logs) + nlogs * sizeof(EsLog);
+}
+
+/* Where the members begin, behind the writers, and the lanes behind those. */
+static Size
+members_offset(const EsHeader *plan)
+{
+	return TYPEALIGN(PG_CACHE_LINE_SIZE, writers_offset(plan->nlogs) + plan->nwriters * (Size) plan->stride);
+}
+
+static Size
+lanes_offset(const EsHeader *plan)
+{
+	return members_offset(plan) + plan->nmembers * sizeof(EsMember);
 }
 
 /* What a registry of this server looks like. */
@@ -98,7 +122,9 @@ plan_registry(EsHeader *plan)
 	plan->stride = large ? PG_CACHE_LINE_SIZE : sizeof(EsWriter);
 	plan->nlogs = large ? LOGS_LARGE : LOGS_SMALL;
 	plan->nwriters = MaxBackends;
-	plan->size = PG_CACHE_LINE_SIZE + writers_offset(plan->nlogs) + plan->nwriters * (Size) plan->stride;
+	plan->nmembers = large ? MEMBERS_LARGE : MEMBERS_SMALL;
+	plan->nlanes = large ? LANES_LARGE : LANES_SMALL;
+	plan->size = PG_CACHE_LINE_SIZE + lanes_offset(plan) + plan->nlanes * sizeof(EsLaneNote);
 }
 
 static void
@@ -114,6 +140,7 @@ init_registry(void *ptr)
 
 	memset(ptr, 0, header->size);
 	LWLockInitialize(&s->lock, LWLockNewTrancheId());
+	LWLockInitialize(&s->consumer_lock, s->lock.tranche);
 	for (uint32 i = 0; i < header->nlogs; i++)
 	{
 		ConditionVariableInit(&s->logs[i].moved);
@@ -182,6 +209,12 @@ attach(void)
 
 	shared = (EsShared *) TYPEALIGN(PG_CACHE_LINE_SIZE, ptr);
 	writers = (char *) shared + writers_offset(header->nlogs);
+	consumers.lock = &shared->consumer_lock;
+	consumers.nmembers = header->nmembers;
+	consumers.nmembers_used = &shared->nmembers_used;
+	consumers.members = (EsMember *) ((char *) shared + members_offset(header));
+	consumers.nlanes = header->nlanes;
+	consumers.lanes = (EsLaneNote *) ((char *) shared + lanes_offset(header));
 	LWLockRegisterTranche(shared->lock.tranche, "es_pg");
 }
 
@@ -311,8 +344,20 @@ take_log(Oid sequence, EsPosition bound)
 				 errdetail("There is shared memory for %u.", header->nlogs),
 				 errhint("Add es_pg to shared_preload_libraries and restart the server.")));
 
+	for (uint32 i = 0; i < header->nmembers; i++)
+	{
+		if (consumers.members[i].log == EsLogNumber(log))
+			consumers.members[i].expires = 0;
+	}
+	for (uint32 i = 0; i < header->nlanes; i++)
+	{
+		if (consumers.lanes[i].log == EsLogNumber(log))
+			consumers.lanes[i].log = 0;
+	}
 	log->database = MyDatabaseId;
 	log->sequence = sequence;
+	log->known_since = GetCurrentTimestamp();
+	pg_atomic_write_u64(&log->parkings, (uint64) log->known_since);
 	pg_atomic_write_u64(&log->reserved, bound);
 	pg_atomic_write_u64(&log->horizon, 0);
 	pg_atomic_write_u64(&log->unflushed, 0);
@@ -324,6 +369,7 @@ take_log(Oid sequence, EsPosition bound)
 	}
 	pg_atomic_write_u32(&log->armed, 0);
 	pg_atomic_write_u32(&log->reserving, 0);
+	pg_atomic_fetch_add_u64(&log->lane_news, 1);
 	pg_atomic_write_u32(&log->chunk_worker, 0);
 	pg_atomic_write_u32(&log->in_order, 0);
 	pg_atomic_write_u64(&log->drawn, bound);
@@ -361,11 +407,25 @@ EsLogGet(void)
 	return my_log;
 }
 
+/* The one that EsLogGet returned last; needs no catalog. */
+EsLog *
+EsLogCurrent(void)
+{
+	return my_log;
+}
+
 /* A log's number in the registry, from 1. */
 uint32
 EsLogNumber(const EsLog *log)
 {
 	return (uint32) (log - shared->logs) + 1;
+}
+
+/* Members and lanes of all logs; the caller has got a log before. */
+const EsConsumers *
+EsConsumersGet(void)
+{
+	return &consumers;
 }
 
 uint32

@@ -82,12 +82,32 @@ EsWakeArm(EsLog *log)
 	pg_atomic_exchange_u32(&log->armed, 1);
 }
 
+/* Lanes changed hands, or a subscription changed: whoever waits in es_fetch shall look. */
+void
+EsWakeConsumers(EsLog *log)
+{
+	pg_atomic_fetch_add_u64(&log->lane_news, 1);
+	ConditionVariableBroadcast(&log->moved);
+}
+
+/* A client that is gone is noticed here, not when somebody has an answer for it. */
+static void
+check_client(void)
+{
+	if (MyProcPort != NULL && !pq_check_connection())
+	{
+		ClientConnectionLost = true;
+		InterruptPending = true;
+	}
+	CHECK_FOR_INTERRUPTS();
+}
+
 /*
- * Sleep until the horizon is above "seen", at the latest until "until".  False
- * when the time is over, whatever the horizon is.
+ * Sleep until the horizon is above "seen", or there is more than "news" for
+ * consumers, at the latest until "until".  False when the time is over.
  */
 bool
-EsWakeWait(EsLog *log, EsPosition seen, TimestampTz until)
+EsWakeWait(EsLog *log, EsPosition seen, uint64 news, TimestampTz until)
 {
 	bool		moved = false;
 
@@ -98,10 +118,11 @@ EsWakeWait(EsLog *log, EsPosition seen, TimestampTz until)
 
 		if (left <= 0)
 			break;
-		moved = EsHorizonRead(log) > seen;
+		moved = pg_atomic_read_u64(&log->lane_news) != news || EsHorizonRead(log) > seen;
 		if (moved)
 			break;
 		ConditionVariableTimedSleep(&log->moved, Min(left, LOOK_AGAIN_MS), wait_event());
+		check_client();
 	}
 	ConditionVariableCancelSleep();
 	return moved;

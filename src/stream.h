@@ -150,12 +150,24 @@ typedef struct EsOrderedRead
 
 /* stream_log.c: events of the whole log in position order */
 typedef bool (*EsLogVisitor) (TupleTableSlot *slot, const text *stream, void *arg); /* false: stop */
+typedef enum EsRowVerdict
+{
+	ES_ROW_PASSED,				/* not wanted */
+	ES_ROW_TAKEN,				/* its values may be in use until the transaction ends */
+	ES_ROW_LAST					/* likewise, and enough */
+} EsRowVerdict;
+
+typedef EsRowVerdict (*EsRowVisitor) (TupleTableSlot *slot, void *arg);
 extern void EsFilterSet(EsFilter *filter, ArrayType *categories, ArrayType *types);
 extern void EsOrderedReadCheck(void);
-extern void EsOrderedReadBegin(EsOrderedRead *read);
+extern void EsOrderedReadBegin(EsOrderedRead *read, EsChunkKind kind);
 extern void EsOrderedReadEnd(EsOrderedRead *read);
 extern void EsLogScan(const EsFilter *filter, EsPosition after, EsPosition upto,
 					  Snapshot snapshot, EsLogVisitor visit, void *arg);
+extern void EsLogRows(EsChunkKind kind, const EsFilter *filter, EsPosition after, EsPosition upto,
+					  Snapshot snapshot, EsRowVisitor visit, void *arg);
+extern bool EsFilterWants(const EsFilter *filter, TupleTableSlot *slot, Snapshot snapshot,
+						  const text **stream);
 extern void EsEventValues(TupleTableSlot *slot, const AttrNumber *columns, int n,
 						  Datum *values, bool *nulls);
 extern const text *EsStreamName(int64 stream_id, Snapshot snapshot);

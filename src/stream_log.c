@@ -165,8 +165,8 @@ same_text(const text *a, const char *b, int length)
 }
 
 /* Does the filter want this event?  If so, look its stream's name up. */
-static bool
-wanted(const EsFilter *filter, TupleTableSlot *slot, Snapshot snapshot, const text **stream)
+bool
+EsFilterWants(const EsFilter *filter, TupleTableSlot *slot, Snapshot snapshot, const text **stream)
 {
 	bool		isnull;
 	bool		match = filter->ntypes == 0;
@@ -219,19 +219,22 @@ EsEventValues(TupleTableSlot *slot, const AttrNumber *columns, int n,
 	}
 }
 
-/* Visit what one chunk has; false when told to stop. */
+/*
+ * Visit the rows of one chunk, of one category if there is one given; false
+ * when told to stop.  The position is the first column of either kind.
+ */
 static bool
-scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosition upto,
-		   Snapshot snapshot, EsLogVisitor visit, void *arg)
+scan_chunk(EsChunkKind kind, const EsChunk *chunk, const int32 *category_id, EsPosition from,
+		   EsPosition upto, Snapshot snapshot, EsRowVisitor visit, void *arg)
 {
 	static const AttrNumber columns[] = {Anum_es_events_category_id, Anum_es_events_position};
-	bool		by_category = filter->ncategories == 1;
-	int			skip = by_category ? 0 : 1; /* the category's key */
-	Relation	leaf = EsChunkOpen(ES_CHUNK_EVENTS, chunk, AccessShareLock);
+	int			skip = category_id ? 0 : 1; /* the category's key */
+	Relation	leaf = EsChunkOpen(kind, chunk, AccessShareLock);
 	Relation	index;
 	TupleTableSlot *slot;
 	IndexScanDesc scan;
 	ScanKeyData keys[3];
+	EsRowVerdict verdict;
 	bool		visited = false;
 	bool		more = true;
 
@@ -240,20 +243,17 @@ scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosi
 	index = EsLeafIndexOpen(leaf, columns + skip, lengthof(columns) - skip, AccessShareLock);
 	slot = table_slot_create(leaf, NULL);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(by_category ? filter->category_ids[0] : 0));
+				Int32GetDatum(category_id ? *category_id : 0));
 	ScanKeyInit(&keys[1], 2 - skip, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum((int64) from));
 	ScanKeyInit(&keys[2], 2 - skip, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum((int64) upto));
 	scan = es_index_beginscan(leaf, index, snapshot, lengthof(keys) - skip);
 	index_rescan(scan, keys + skip, lengthof(keys) - skip, NULL, 0);
 	while (more && index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
-		const text *stream;
-
 		CHECK_FOR_INTERRUPTS();
-		if (!wanted(filter, slot, snapshot, &stream))
-			continue;
-		visited = true;
-		more = visit(slot, stream, arg);
+		verdict = visit(slot, arg);
+		visited |= verdict != ES_ROW_PASSED;
+		more = verdict != ES_ROW_LAST;
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -263,20 +263,55 @@ scan_chunk(const EsChunk *chunk, const EsFilter *filter, EsPosition from, EsPosi
 	return more;
 }
 
+/*
+ * Visit the rows after a position and up to another, in the order of their
+ * positions.  With a single category its index is used; others of the same
+ * hash come too.
+ */
+void
+EsLogRows(EsChunkKind kind, const EsFilter *filter, EsPosition after, EsPosition upto,
+		  Snapshot snapshot, EsRowVisitor visit, void *arg)
+{
+	const int32 *category_id = filter && filter->ncategories == 1 ? filter->category_ids : NULL;
+	EsPosition	from = after + 1;
+	EsChunk		chunk;
+
+	while (from <= upto && EsChunkFindNext(kind, from, &chunk) && chunk.lower <= upto)
+	{
+		if (!scan_chunk(kind, &chunk, category_id, from, upto, snapshot, visit, arg))
+			break;
+		from = chunk.upper;
+	}
+}
+
+/* A filtered read of events. */
+typedef struct LogScan
+{
+	const EsFilter *filter;
+	Snapshot	snapshot;
+	EsLogVisitor visit;
+	void	   *arg;
+} LogScan;
+
+static EsRowVerdict
+visit_wanted(TupleTableSlot *slot, void *arg)
+{
+	LogScan    *scan = arg;
+	const text *stream;
+
+	if (!EsFilterWants(scan->filter, slot, scan->snapshot, &stream))
+		return ES_ROW_PASSED;
+	return scan->visit(slot, stream, scan->arg) ? ES_ROW_TAKEN : ES_ROW_LAST;
+}
+
 /* Visit the events after a position and up to another that the filter wants. */
 void
 EsLogScan(const EsFilter *filter, EsPosition after, EsPosition upto,
 		  Snapshot snapshot, EsLogVisitor visit, void *arg)
 {
-	EsPosition	from = after + 1;
-	EsChunk		chunk;
+	LogScan		scan = {filter, snapshot, visit, arg};
 
-	while (from <= upto && EsChunkFindNext(ES_CHUNK_EVENTS, from, &chunk) && chunk.lower <= upto)
-	{
-		if (!scan_chunk(&chunk, filter, from, upto, snapshot, visit, arg))
-			break;
-		from = chunk.upper;
-	}
+	EsLogRows(ES_CHUNK_EVENTS, filter, after, upto, snapshot, visit_wanted, &scan);
 }
 
 /* Refuse an ordered read where its order could not be trusted. */
@@ -294,14 +329,14 @@ EsOrderedReadCheck(void)
 
 /* On a standby: a mark, and the same snapshot for what lies below it. */
 static void
-begin_on_standby(EsOrderedRead *read)
+begin_on_standby(EsOrderedRead *read, EsChunkKind kind)
 {
 	static bool told = false;
 
 	PushActiveSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot());
 	read->log = NULL;
 	read->horizon = EsMarkRead(GetActiveSnapshot());
-	EsChunkCover(ES_CHUNK_EVENTS, read->horizon);
+	EsChunkCover(kind, read->horizon);
 	if (!told)
 		ereport(NOTICE,
 				(errmsg("this is a standby: the log is read up to position " UINT64_FORMAT
@@ -311,16 +346,16 @@ begin_on_standby(EsOrderedRead *read)
 
 /* Horizon, then its chunks, then the snapshot. */
 void
-EsOrderedReadBegin(EsOrderedRead *read)
+EsOrderedReadBegin(EsOrderedRead *read, EsChunkKind kind)
 {
 	if (RecoveryInProgress())
 	{
-		begin_on_standby(read);
+		begin_on_standby(read, kind);
 		return;
 	}
 	read->log = EsLogGet();
 	read->horizon = EsHorizonRead(read->log);
-	EsChunkCover(ES_CHUNK_EVENTS, read->horizon);
+	EsChunkCover(kind, read->horizon);
 	PushActiveSnapshot(GetLatestSnapshot());
 	ES_DEBUG_BREAK(horizon_after_snapshot, read->horizon = EsHorizonRead(read->log));
 }

@@ -192,7 +192,7 @@ read_log(FunctionCallInfo fcinfo, const EsFilter *filter, EsPosition after, int6
 	InitMaterializedSRF(fcinfo, 0);
 	for (int pass = 0; pass < 2 && collector.left == count && count > 0; pass++)
 	{
-		EsOrderedReadBegin(&read);
+		EsOrderedReadBegin(&read, ES_CHUNK_EVENTS);
 		EsLogScan(filter, after, read.horizon, GetActiveSnapshot(), collect_of_log, &collector);
 		EsOrderedReadEnd(&read);
 		after = Max(after, read.horizon);

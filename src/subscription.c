@@ -1,58 +1,69 @@
 /*
  * subscription.c
- *		Handing events to named readers: fetch and acknowledge.
+ *		A subscription's row, its cursors, and what its parts do as the owner.
  *
- * A subscription never marks rows.  Its state is a cursor: the highest (epoch,
- * position) in es_cursors, found by one backward probe.  An acknowledgement
- * inserts a row and updates none, so a held snapshot elsewhere costs nothing;
- * es_maintain() deletes what newer rows replaced.
+ * A subscription never marks rows.  It has so many lanes; a key always falls
+ * into the same one, by a hash that must never change.  The state of a lane is
  *
- * A fetch is an ordered read from the cursor to the horizon.  It writes
- * nothing, but where a long stretch holds nothing that the filter wants: there
- * it moves the cursor itself, so that no later fetch looks through it again.
+ *		its lease	a row of es_leases: who has it, in which epoch; written only
+ *					when the lane changes hands (subscription_lease.c);
+ *		its cursor	the highest (epoch, position) in es_cursors, found by one
+ *					backward probe.  An acknowledgement inserts a row and
+ *					updates none, so a snapshot held elsewhere costs nothing;
+ *					es_maintain() deletes what newer rows replaced;
+ *		its parked	messages, rows of es_parked, each a copy (subscription_parked.c).
  *
- * In this first form a subscription has one lane, number 0, in epoch 0.
+ * Whoever writes any of it has locked the lane's lease and seen that the epoch
+ * is his own: FOR NO KEY UPDATE, so that one transaction at a time moves a lane
+ * on.  A takeover locks it FOR UPDATE and gives it another epoch.  That is all
+ * there is to safety; liveness is in shared memory (subscription_member.c).
+ *
+ * Administration (subscription_admin.sql) locks the subscription's row and then
+ * its leases, and gives new epochs where what was handed out must not count any
+ * more: seek, and change of lanes.
  */
-#include "stream.h"
+#include "subscription.h"
 
 #include "access/genam.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "executor/executor.h"
-#include "funcapi.h"
-#include "miscadmin.h"
+#include "catalog/pg_collation.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "catalog.h"
 #include "compat.h"
-#include "debug_point.h"
 #include "privilege.h"
 
-PG_FUNCTION_INFO_V1(es_fetch);
-PG_FUNCTION_INFO_V1(es_ack);
+PG_FUNCTION_INFO_V1(es_next_epoch);
+PG_FUNCTION_INFO_V1(es_wake_consumers);
 
-#define LANE			0
-#define EPOCH			0
-#define WAIT_MAX		INT64CONST(30000000)	/* microseconds */
-#define WAIT_MARGIN_MS	100		/* before a statement_timeout */
-#define SKIP_MIN		10000	/* positions without a match that move the cursor */
-
-/* Columns of es_subscriptions and es_cursors. */
+/* Columns of es_subscriptions. */
 enum
 {
 	Anum_es_subscriptions_id = 1,
 	Anum_es_subscriptions_name,
 	Anum_es_subscriptions_source,
 	Anum_es_subscriptions_categories,
-	Anum_es_subscriptions_types
+	Anum_es_subscriptions_types,
+	Anum_es_subscriptions_topics,
+	Anum_es_subscriptions_where,
+	Anum_es_subscriptions_lanes,
+	Anum_es_subscriptions_lanes_next,
+	Anum_es_subscriptions_drain_to,
+	Anum_es_subscriptions_state,
+	Anum_es_subscriptions_reason,
+	Anum_es_subscriptions_lease_time,
+	Anum_es_subscriptions_max_attempts,
+	Anum_es_subscriptions_retry_base,
+	Anum_es_subscriptions_retry_max,
+	Anum_es_subscriptions_on_dead
 };
 
+/* Columns of es_cursors. */
 enum
 {
 	Anum_es_cursors_subscription_id = 1,
@@ -62,44 +73,45 @@ enum
 };
 
 #define Natts_es_cursors	Anum_es_cursors_position
-#define Natts_es_delivery	18
 
-typedef struct Subscription
+/* This transaction did something that waiting consumers want to see. */
+static bool wake_at_commit = false;
+
+/* ---------------------------------------------------------------- lanes */
+
+/* The last steps of MurmurHash3: every bit of the input moves every bit of the result. */
+uint64
+EsHashNumber(uint64 number)
 {
-	int32		id;
-	EsFilter	filter;
-	EsPosition	cursor;
-} Subscription;
-
-/* A fetch that collects rows for its caller. */
-typedef struct Delivery
-{
-	ReturnSetInfo *result;
-	EsLives		lives;
-	EsPosition	cursor;			/* of the subscription at the last look */
-	int64		left;
-} Delivery;
-
-/* Where a subscription's lane is. */
-static EsPosition
-read_cursor(int32 id, Snapshot snapshot)
-{
-	Relation	rel = table_open(EsCatalogGet()->cursors, AccessShareLock);
-	Relation	index = index_open(EsCatalogGet()->cursors_pkey, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	ScanKeyData keys[2];
-	EsPosition	position = 0;
-	bool		isnull;
-
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(LANE));
-	if (EsIndexProbe(rel, index, snapshot, keys, 2, BackwardScanDirection, slot))
-		position = (EsPosition) DatumGetInt64(slot_getattr(slot, Anum_es_cursors_position, &isnull));
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
-	return position;
+	number ^= number >> 33;
+	number *= UINT64CONST(0xff51afd7ed558ccd);
+	number ^= number >> 33;
+	number *= UINT64CONST(0xc4ceb9fe1a85ec53);
+	return number ^ (number >> 33);
 }
+
+/* FNV-1a.  Never change this: cursors of lanes and parked keys depend on it. */
+uint64
+EsHashBytes(const char *data, int length, uint64 seed)
+{
+	uint64		hash = UINT64CONST(0xcbf29ce484222325) ^ seed;
+
+	for (int i = 0; i < length; i++)
+	{
+		hash ^= (unsigned char) data[i];
+		hash *= UINT64CONST(0x100000001b3);
+	}
+	return EsHashNumber(hash);
+}
+
+/* The lane of a key's hash; es_switch_lanes says the same in SQL. */
+int
+EsLaneOf(uint64 hash, int lanes)
+{
+	return (int) ((hash & PG_INT64_MAX) % lanes);
+}
+
+/* ---------------------------------------------------------------- rows */
 
 static ArrayType *
 array_or_null(TupleTableSlot *slot, AttrNumber column)
@@ -110,162 +122,78 @@ array_or_null(TupleTableSlot *slot, AttrNumber column)
 	return isnull ? NULL : DatumGetArrayTypePCopy(value);
 }
 
-/*
- * A subscription by name, and where it is.  With "lock", its row is locked to
- * the end of the transaction, so that its cursor moves in one transaction at a
- * time.
- */
-static void
-read_subscription(const text *name, Snapshot snapshot, bool lock, Subscription *subscription)
+static char *
+string_or_null(TupleTableSlot *slot, AttrNumber column)
 {
-	Relation	rel = table_open(EsCatalogGet()->subscriptions, lock ? RowExclusiveLock : AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		isnull;
+	Datum		value = slot_getattr(slot, column, &isnull);
 
-	if (!EsNameProbe(rel, EsCatalogGet()->subscriptions_name_key, name, snapshot, slot, NULL) ||
-		(lock && !EsRowLock(rel, slot)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
-				 errhint("Use es_create_subscription.")));
-	subscription->id = DatumGetInt32(slot_getattr(slot, Anum_es_subscriptions_id, &isnull));
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static int64
+usecs_of(TupleTableSlot *slot, AttrNumber column)
+{
+	bool		isnull;
+	Interval   *interval = DatumGetIntervalP(slot_getattr(slot, column, &isnull));
+
+	return interval->time + (interval->day + INT64CONST(30) * interval->month) * USECS_PER_DAY;
+}
+
+static EsSubscriptionState
+state_of(const char *state)
+{
+	switch (state[0])
+	{
+		case 'a':
+			return ES_SUBSCRIPTION_ACTIVE;
+		case 'p':
+			return ES_SUBSCRIPTION_PAUSED;
+		default:
+			return ES_SUBSCRIPTION_SUSPENDED;
+	}
+}
+
+static void
+read_filter(TupleTableSlot *slot, EsSubscription *subscription)
+{
+	EsFilter	topics;
+	bool		isnull;
+	Datum		where = slot_getattr(slot, Anum_es_subscriptions_where, &isnull);
+
+	subscription->where = isnull ? NULL : DatumGetJsonPathPCopy(where);
 	EsFilterSet(&subscription->filter,
 				array_or_null(slot, Anum_es_subscriptions_categories),
 				array_or_null(slot, Anum_es_subscriptions_types));
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
-	subscription->cursor = read_cursor(subscription->id, snapshot);
+	EsFilterSet(&topics, NULL, array_or_null(slot, Anum_es_subscriptions_topics));
+	subscription->ntopics = topics.ntypes;
+	subscription->topics = topics.types;
 }
 
-/* Move a locked subscription's lane; a place that it has reached already is no news. */
 static void
-move_cursor(const Subscription *subscription, EsPosition position)
+read_row(TupleTableSlot *slot, EsSubscription *subscription)
 {
-	Datum		values[Natts_es_cursors] = {
-		Int32GetDatum(subscription->id),
-		Int32GetDatum(LANE),
-		Int64GetDatum(EPOCH),
-		Int64GetDatum((int64) position)
-	};
-	bool		nulls[Natts_es_cursors] = {false};
+	bool		isnull;
 
-	if (position > subscription->cursor)
-		EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
+	subscription->id = DatumGetInt32(slot_getattr(slot, Anum_es_subscriptions_id, &isnull));
+	subscription->source = string_or_null(slot, Anum_es_subscriptions_source)[0] == 'e' ?
+		ES_CHUNK_EVENTS : ES_CHUNK_OUTBOX;
+	read_filter(slot, subscription);
+	subscription->lanes = DatumGetInt32(slot_getattr(slot, Anum_es_subscriptions_lanes, &isnull));
+	subscription->drain_to = (EsPosition) DatumGetInt64(slot_getattr(slot, Anum_es_subscriptions_drain_to, &isnull));
+	subscription->draining = !isnull;
+	subscription->state = state_of(string_or_null(slot, Anum_es_subscriptions_state));
+	subscription->reason = string_or_null(slot, Anum_es_subscriptions_reason);
+	subscription->lease_usecs = usecs_of(slot, Anum_es_subscriptions_lease_time);
+	subscription->max_attempts = DatumGetInt32(slot_getattr(slot, Anum_es_subscriptions_max_attempts, &isnull));
+	subscription->retry_base_usecs = usecs_of(slot, Anum_es_subscriptions_retry_base);
+	subscription->retry_max_usecs = usecs_of(slot, Anum_es_subscriptions_retry_max);
+	subscription->skip_dead = string_or_null(slot, Anum_es_subscriptions_on_dead)[0] == 's';
 }
 
-/* An event's row of es_delivery. */
-static bool
-deliver(TupleTableSlot *slot, const text *stream, void *arg)
-{
-	/* es_delivery's columns as columns of es_events; 0 is something else */
-	static const AttrNumber columns[Natts_es_delivery] = {
-		0, 0, 0, Anum_es_events_position, 0, 0,
-		Anum_es_events_version, Anum_es_events_event_id, Anum_es_events_type,
-		Anum_es_events_schema_version, Anum_es_events_source, Anum_es_events_data,
-		Anum_es_events_metadata, Anum_es_events_correlation_id,
-		Anum_es_events_causation_id, Anum_es_events_traceparent,
-		Anum_es_events_occurred_at, Anum_es_events_recorded_at
-	};
-	Delivery   *delivery = arg;
-	Datum		values[Natts_es_delivery];
-	bool		nulls[Natts_es_delivery];
-	text	   *category = cstring_to_text_with_len(VARDATA_ANY(stream), EsCategoryLength(stream));
-	pg_uuid_t  *incarnation;
-
-	EsEventValues(slot, columns, Natts_es_delivery, values, nulls);
-	values[0] = Int32GetDatum(LANE);
-	values[1] = Int64GetDatum(EPOCH);
-	incarnation = EsLifeOf(&delivery->lives, (EsPosition) DatumGetInt64(values[3]));
-	values[2] = UUIDPGetDatum(incarnation);
-	nulls[2] = incarnation == NULL;
-	values[4] = PointerGetDatum(category);
-	values[5] = PointerGetDatum(stream);
-	tuplestore_putvalues(delivery->result->setResult, delivery->result->setDesc, values, nulls);
-	pfree(category);
-	return --delivery->left > 0;
-}
-
-/* One look: from the cursor to the horizon.  True when something was found. */
-static bool
-look(const text *name, Delivery *delivery, EsOrderedRead *read)
-{
-	Subscription subscription;
-	int64		before = delivery->left;
-
-	EsOrderedReadBegin(read);
-	EsForkCheck(read->log);
-	delivery->lives = EsLivesRead(GetActiveSnapshot());
-	read_subscription(name, GetActiveSnapshot(), false, &subscription);
-	EsLogScan(&subscription.filter, subscription.cursor, read->horizon,
-			  GetActiveSnapshot(), deliver, delivery);
-	EsOrderedReadEnd(read);
-	delivery->cursor = subscription.cursor;
-	return delivery->left < before;
-}
-
-/* The wait that a fetch was given, in microseconds; at most 30 s. */
-static int64
-argument_wait(FunctionCallInfo fcinfo, int arg)
-{
-	Interval   *wait;
-	int64		usecs;
-
-	if (PG_ARGISNULL(arg))
-		return 0;
-	wait = PG_GETARG_INTERVAL_P(arg);
-	usecs = wait->time + wait->day * USECS_PER_DAY;
-	if (wait->month != 0 || usecs < 0 || usecs > WAIT_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("wait must be between 0 and 30 seconds")));
-	if (usecs > 0 && (EsHorizonWriting() || TransactionIdIsValid(GetTopTransactionIdIfAny())))
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot wait for events in a transaction that has written"),
-				 errhint("Commit first, or fetch without a wait.")));
-	return usecs;
-}
-
-/* When a wait is over: not so late that a statement_timeout would end it. */
-static TimestampTz
-wait_until(int64 usecs)
-{
-	TimestampTz until = GetCurrentTimestamp() + usecs;
-
-	if (get_timeout_active(STATEMENT_TIMEOUT))
-		until = Min(until, get_timeout_finish_time(STATEMENT_TIMEOUT) - WAIT_MARGIN_MS * 1000);
-	return until;
-}
-
-/*
- * Collect what there is, or wait for it.  One who waits sleeps until the horizon
- * moves.  One who does not is told by the next commit's notification; what came
- * meanwhile is looked at.  True when something was found.
- */
-static bool
-fetch(const text *name, int64 wait, Delivery *delivery, EsOrderedRead *read)
-{
-	TimestampTz until = wait_until(wait);
-
-	if (look(name, delivery, read))
-		return true;
-	if (wait == 0)
-	{
-		EsWakeArm(read->log);
-		ES_DEBUG_BREAK(no_look_after_arming, return false);
-		return look(name, delivery, read);
-	}
-	while (EsWakeWait(read->log, read->horizon, until))
-	{
-		if (look(name, delivery, read))
-			return true;
-	}
-	return false;
-}
-
-/* The subscription among the arguments, which the current user may consume. */
-static text *
-argument_subscription(FunctionCallInfo fcinfo)
+/* The subscription among a function's arguments, which the current user may consume. */
+text *
+EsArgSubscription(FunctionCallInfo fcinfo)
 {
 	text	   *name = EsArgName(fcinfo, 0, "subscription name");
 
@@ -273,69 +201,151 @@ argument_subscription(FunctionCallInfo fcinfo)
 	return name;
 }
 
-/* es_fetch(subscription, consumer, max_count, wait) */
-Datum
-es_fetch(PG_FUNCTION_ARGS)
+/* A subscription by name. */
+void
+EsSubscriptionRead(const text *name, Snapshot snapshot, EsSubscription *subscription)
 {
-	text	   *name = argument_subscription(fcinfo);
-	int32		count = PG_ARGISNULL(2) ? ES_READ_DEFAULT : PG_GETARG_INT32(2);
-	int64		wait;
-	Delivery	delivery;
-	EsOrderedRead read;
+	EsProbe		probe;
+	ScanKeyData key;
 
-	(void) EsArgName(fcinfo, 1, "consumer name");
-	if (count < 1)
+	EsProbeOpen(&probe, EsCatalogGet()->subscriptions, EsCatalogGet()->subscriptions_name_key);
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
+	if (!EsIndexProbe(probe.rel, probe.index, snapshot, &key, 1, ForwardScanDirection, probe.slot))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_count must be positive")));
-	EsRequirePrimary();
-	EsOrderedReadCheck();
-	wait = argument_wait(fcinfo, 3);
-	InitMaterializedSRF(fcinfo, 0);
-	delivery.result = (ReturnSetInfo *) fcinfo->resultinfo;
-	delivery.left = count;
-
-	if (!fetch(name, wait, &delivery, &read) &&
-		read.horizon > delivery.cursor + SKIP_MIN && !XactReadOnly)
-	{
-		Subscription subscription;
-
-		read_subscription(name, SnapshotSelf, true, &subscription);
-		move_cursor(&subscription, read.horizon);
-	}
-	return (Datum) 0;
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
+				 errhint("Use es_create_subscription.")));
+	subscription->name = (text *) name;
+	read_row(probe.slot, subscription);
+	EsProbeClose(&probe);
 }
 
-/* es_ack(subscription, lane, epoch, position) */
-Datum
-es_ack(PG_FUNCTION_ARGS)
+/* Where a lane is; the probe is one of es_cursors by its key. */
+EsPosition
+EsCursorRead(EsProbe *probe, int32 subscription, int32 lane, Snapshot snapshot)
 {
-	text	   *name = argument_subscription(fcinfo);
-	Subscription subscription;
+	ScanKeyData keys[2];
+	EsPosition	position = 0;
+	bool		isnull;
 
-	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("lane, epoch and position must not be null")));
-	PreventCommandIfReadOnly("es_ack()");
-	EsRequirePrimary();
-	read_subscription(name, SnapshotSelf, true, &subscription);
-	if (PG_GETARG_INT32(1) != LANE)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("subscription \"%s\" has no lane %d", text_to_cstring(name), PG_GETARG_INT32(1))));
-	if (PG_GETARG_INT64(2) != EPOCH)
-		ereport(ERROR,
-				(errcode(ERRCODE_ES_FENCED),
-				 errmsg("lane %d of subscription \"%s\" is not in epoch " INT64_FORMAT,
-						LANE, text_to_cstring(name), PG_GETARG_INT64(2)),
-				 errdetail("It is in epoch %d.", EPOCH),
-				 errhint("Another consumer has it now; fetch again.")));
-	if (PG_GETARG_INT64(3) < 0 || (EsPosition) PG_GETARG_INT64(3) > EsHorizonRead(EsLogGet()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("cannot acknowledge position " INT64_FORMAT, PG_GETARG_INT64(3)),
-				 errdetail("It is above the horizon.")));
-	move_cursor(&subscription, (EsPosition) PG_GETARG_INT64(3));
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(subscription));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(lane));
+	if (EsIndexProbe(probe->rel, probe->index, snapshot, keys, 2, BackwardScanDirection, probe->slot))
+		position = (EsPosition) DatumGetInt64(slot_getattr(probe->slot, Anum_es_cursors_position, &isnull));
+	return position;
+}
+
+/* Move a lane, whose lease the caller has locked, to a higher position. */
+void
+EsCursorMove(int32 subscription, int32 lane, int64 epoch, EsPosition position)
+{
+	Datum		values[Natts_es_cursors] = {
+		Int32GetDatum(subscription),
+		Int32GetDatum(lane),
+		Int64GetDatum(epoch),
+		Int64GetDatum((int64) position)
+	};
+	bool		nulls[Natts_es_cursors] = {false};
+
+	EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
+}
+
+/* ---------------------------------------------------------------- as the owner */
+
+/* A statement with the schema's name where it has an @. */
+static char *
+with_schema(const char *sql)
+{
+	StringInfoData result;
+	const char *schema = quote_identifier(get_namespace_name(EsCatalogGet()->schema));
+
+	initStringInfo(&result);
+	for (; *sql; sql++)
+	{
+		if (*sql == '@')
+			appendStringInfoString(&result, schema);
+		else
+			appendStringInfoChar(&result, *sql);
+	}
+	return result.data;
+}
+
+static void
+prepare(EsStatement *statement)
+{
+	Oid			schema = EsCatalogGet()->schema;
+	SPIPlanPtr	plan;
+
+	if (statement->plan != NULL && statement->schema == schema)
+		return;
+	if (statement->plan != NULL)
+		SPI_freeplan(statement->plan);
+	statement->plan = NULL;
+	plan = SPI_prepare(with_schema(statement->sql), statement->nargs, statement->types);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\"", statement->sql);
+	statement->plan = plan;
+	statement->schema = schema;
+}
+
+/*
+ * Run a statement as the owner of es_pg's tables; how many rows it had.  The
+ * caller has connected to SPI and finds the rows there.  Plans are kept, so they
+ * must not come from a time when the tables were empty.
+ */
+uint64
+EsStatementRun(EsStatement *statement, Datum *args, const char *nulls)
+{
+	EsOwner		owner;
+	int			result;
+
+	EsOwnerBegin(&owner, EsCatalogGet()->subscriptions);
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	prepare(statement);
+	result = SPI_execute_plan(statement->plan, args, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not run \"%s\": %s", statement->sql, SPI_result_code_string(result));
+	EsOwnerEnd(&owner);
+	return SPI_processed;
+}
+
+/* ---------------------------------------------------------------- waking those who wait */
+
+/* Have the consumers that wait look again when this transaction has committed. */
+void
+EsWakeAtCommit(void)
+{
+	(void) EsLogGet();
+	wake_at_commit = true;
+}
+
+static void
+at_transaction_event(XactEvent event, void *arg)
+{
+	if (!wake_at_commit || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+		return;
+	wake_at_commit = false;
+	if (event == XACT_EVENT_COMMIT)
+		EsWakeConsumers(EsLogCurrent());
+}
+
+void
+EsSubscriptionInit(void)
+{
+	RegisterXactCallback(at_transaction_event, NULL);
+}
+
+Datum
+es_wake_consumers(PG_FUNCTION_ARGS)
+{
+	EsWakeAtCommit();
 	PG_RETURN_VOID();
+}
+
+Datum
+es_next_epoch(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64((int64) EsPositionTake());
 }

@@ -243,7 +243,7 @@ sub read_all
 		$quiet = 0 if @rows;
 		if ($fetches && @rows && rand() >= 0.1)
 		{
-			my $failed = $session->try("SELECT es_ack('$name', 0, 0, $seen)")->{sqlstate};
+			my $failed = $session->try("SELECT es_ack(s.name, 0, l.epoch, $seen) FROM es_leases AS l JOIN es_subscriptions AS s USING (subscription_id) WHERE s.name = '$name'")->{sqlstate};
 			die "es_ack: $failed\n" if defined $failed && !($session->lost && $self->{crashes});
 			print $out defined $failed ? 'maybe' : 'ack', " $seen\n";
 		}

@@ -59,7 +59,7 @@ sub es_make_log
 		  if $i % 10 == 0;
 	}
 	$db->rows(q{SELECT es_create_subscription('mailer', 'beginning', categories => '{order}'), es_create_subscription('idle', 'end')});
-	$db->rows(q{SELECT es_ack('mailer', 0, 0, 555)});
+	$db->rows(q{SELECT es_ack('mailer', lane, epoch, position) FROM es_fetch('mailer', 'm', 555) WHERE position = 555});
 	$db->rows(q{UPDATE es_streams SET truncate_before = 3 WHERE name = 'order-5'});
 	return $db;
 }

@@ -49,7 +49,8 @@ SELECT is_empty('SELECT FROM delivered AS d WHERE NOT acknowledged AND NOT EXIST
 SELECT is_empty('SELECT FROM delivered AS d JOIN wanted AS w USING (name, position)
                   WHERE (d.topic, d.key, d.version, d.message_id, d.type, d.payload) <> (es_category(w.stream), w.stream, w.version, w.event_id, w.type, w.data)
                      OR d.headers IS DISTINCT FROM w.metadata', 'a delivery is the event');
-SELECT is_empty('SELECT FROM delivered WHERE (lane, epoch, incarnation) IS DISTINCT FROM (0, 0::bigint, es_incarnation())', 'with lane, epoch and incarnation');
+SELECT is_empty('SELECT FROM delivered AS d JOIN es_subscriptions USING (name) JOIN es_leases AS l USING (subscription_id)
+                  WHERE (d.lane, d.epoch, d.incarnation) IS DISTINCT FROM (0, l.epoch, es_incarnation())', 'with lane, epoch and incarnation');
 SELECT is_empty($$SELECT FROM filter, es_fetch(name, 'tap')$$, 'and nothing is left');
 
 SELECT lives_ok('SELECT es_maintain()', 'housekeeping works');

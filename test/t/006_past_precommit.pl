@@ -81,7 +81,7 @@ is(scalar(() = $reader->notifications), 1, 'its commit took the flag and notifie
 is_deeply([ $reader->rows("SELECT stream FROM es_read_all($held - 1)") ], [], 'the reader looks again in vain, and arms');
 
 # A fetch that sleeps is woken by the end of the commit.
-$fetcher->rows("SELECT es_ack('reader', 0, 0, $held - 1)");
+$fetcher->rows("SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'f')");
 $fetcher->send("SELECT key FROM es_fetch('reader', 'f', 10, '25 s')");
 ok(asleep($fetcher), 'a fetch waits');
 hold('');

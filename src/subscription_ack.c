@@ -1,0 +1,103 @@
+/*
+ * subscription_ack.c
+ *		es_ack: what was handed out is done.
+ *
+ * An acknowledgement belongs to the caller's transaction, so effects in this
+ * database and their acknowledgement happen together or not at all: exactly
+ * once.  It speaks for everything of the lane up to a position: the cursor
+ * moves there, and parked messages that were handed out in this epoch, which are
+ * at or below the cursor, are done.
+ *
+ * It moves the cursor further when all that was handed out is acknowledged: to
+ * where the fetch had looked, for there is nothing of this lane in between.
+ */
+#include "subscription.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+PG_FUNCTION_INFO_V1(es_ack);
+
+static EsStatement resolve = {
+	"SELECT @.es_resolve_parked($1, $2, $3, $4)",
+	4, {INT4OID, INT4OID, INT8OID, INT8OID}
+};
+
+/* Parked messages that were handed out are done. */
+static void
+resolve_parked(int32 subscription, int32 lane, int64 epoch, EsPosition position)
+{
+	Datum		args[] = {
+		Int32GetDatum(subscription), Int32GetDatum(lane),
+		Int64GetDatum(epoch), Int64GetDatum((int64) position)
+	};
+
+	SPI_connect();
+	EsStatementRun(&resolve, args, NULL);
+	SPI_finish();
+}
+
+static EsPosition
+current_cursor(int32 subscription, int32 lane)
+{
+	EsProbe		probe;
+	EsPosition	cursor;
+
+	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
+	cursor = EsCursorRead(&probe, subscription, lane, SnapshotSelf);
+	EsProbeClose(&probe);
+	return cursor;
+}
+
+/* Move a locked lane's cursor, if that is news. */
+static void
+acknowledge(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition position)
+{
+	EsPosition	cursor = current_cursor(subscription->id, lane);
+	EsPosition	handed = 0;
+	EsPosition	looked = 0;
+	bool		known = EsLaneNoteRead(subscription->id, lane, epoch, &handed, &looked);
+	EsPosition	highest = known ? handed : EsHorizonRead(EsLogGet());
+
+	if (position > Max(highest, cursor))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cannot acknowledge position " UINT64_FORMAT, position),
+				 errdetail("Lane %d of subscription \"%s\" was handed out up to position " UINT64_FORMAT ".",
+						   lane, text_to_cstring(subscription->name), Max(highest, cursor))));
+	if (EsParkedOut(subscription->id, lane, position))
+		resolve_parked(subscription->id, lane, epoch, position);
+	if (known && position >= handed)
+		position = Max(position, looked);
+	if (position > cursor)
+		EsCursorMove(subscription->id, lane, epoch, position);
+}
+
+/* es_ack(subscription, lane, epoch, position) */
+Datum
+es_ack(PG_FUNCTION_ARGS)
+{
+	text	   *name = EsArgSubscription(fcinfo);
+	EsSubscription subscription;
+
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("lane, epoch and position must not be null")));
+	PreventCommandIfReadOnly("es_ack()");
+	EsRequirePrimary();
+	if (PG_GETARG_INT64(3) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cannot acknowledge position " INT64_FORMAT, PG_GETARG_INT64(3)),
+				 errdetail("Positions begin at 1.")));
+	PushActiveSnapshot(GetLatestSnapshot());
+	EsSubscriptionRead(name, GetActiveSnapshot(), &subscription);
+	PopActiveSnapshot();
+	EsLeaseLockOrFail(&subscription, PG_GETARG_INT32(1), PG_GETARG_INT64(2));
+	acknowledge(&subscription, PG_GETARG_INT32(1), PG_GETARG_INT64(2), (EsPosition) PG_GETARG_INT64(3));
+	PG_RETURN_VOID();
+}
