@@ -33,7 +33,7 @@ INSERT INTO deed (privilege, statement) VALUES
     ('read', $$SELECT es_stream_version('order-1')$$),
     ('read and others', $$SELECT es_horizon()$$),
     ('consume', $$SELECT * FROM es_fetch('mailer', 'me')$$),
-    ('consume', $$SELECT es_ack('mailer', 0, 0, 1)$$),
+    ('consume', $$SELECT count(es_ack('mailer', lane, epoch, 1)) FROM es_fetch('mailer', 'me')$$),
     ('admin', $$SELECT es_create_subscription('new', 'end')$$),
     ('admin', $$SELECT es_drop_subscription('new')$$),
     ('admin', $$SELECT es_maintain()$$),
@@ -149,7 +149,7 @@ SELECT es_grant('es_pg_consumer', 'consume', 'mailer');
 SET ROLE es_pg_consumer;
 SELECT statement, may(statement) FROM (VALUES
     ($$SELECT * FROM es_fetch('mailer', 'me')$$),
-    ($$SELECT es_ack('mailer', 0, 0, 2)$$),
+    ($$SELECT count(es_ack('mailer', lane, epoch, 2)) FROM es_fetch('mailer', 'me')$$),
     ($$SELECT * FROM es_fetch('audit', 'me')$$),
     ($$SELECT es_ack('audit', 0, 0, 2)$$),
     ($$SELECT * FROM es_fetch('no such one', 'me')$$)) AS s (statement);

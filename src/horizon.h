@@ -61,7 +61,7 @@ typedef struct EsWriter
 	uint32		unused;
 } EsWriter;
 
-#define ES_MEMBER_NAME	40
+#define ES_MEMBER_NAME	32
 
 /* A member of a subscription, alive until "expires"; see subscription_members.c. */
 typedef struct EsMember

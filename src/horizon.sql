@@ -10,6 +10,16 @@ COMMENT ON SEQUENCE @extschema@.es_position_bound IS
 'es_pg: the highest position reserved so far; the counter in shared memory never passes it. Never set it by hand.';
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.es_position_bound', '');
 
+CREATE FUNCTION @extschema@.es_shared_memory() RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_shared_memory() IS
+'How many bytes of the server''s shared memory es_pg uses, in all databases together.
+Errors: 53200 there is no such memory, 55000 another version of the library has it.
+Example: SELECT es_shared_memory();';
+REVOKE ALL ON FUNCTION @extschema@.es_shared_memory() FROM PUBLIC;
+-- Taken now, before the locks of what follows take what is left.
+SELECT @extschema@.es_shared_memory();
+
 CREATE TABLE @extschema@.es_incarnations (
     ordinal            integer PRIMARY KEY,
     incarnation        uuid NOT NULL,

@@ -49,9 +49,9 @@
 
 #define LOGS_SMALL		32		/* logs in use at once, out of the slack */
 #define LOGS_LARGE		256		/* and where memory was requested */
-#define MEMBERS_SMALL	64		/* members of subscriptions, likewise */
+#define MEMBERS_SMALL	48		/* members of subscriptions, likewise */
 #define MEMBERS_LARGE	4096
-#define LANES_SMALL		128		/* lanes whose last fetch is remembered, likewise */
+#define LANES_SMALL		96		/* lanes whose last fetch is remembered, likewise */
 #define LANES_LARGE		8192
 
 /* Of fixed size for ever, so that any version can read it. */
@@ -374,6 +374,20 @@ take_log(Oid sequence, EsPosition bound)
 	pg_atomic_write_u32(&log->in_order, 0);
 	pg_atomic_write_u64(&log->drawn, bound);
 	return log;
+}
+
+PG_FUNCTION_INFO_V1(es_shared_memory);
+
+/*
+ * Called while the extension is created: before the locks of all its objects
+ * take what is left of the slack.
+ */
+Datum
+es_shared_memory(PG_FUNCTION_ARGS)
+{
+	if (shared == NULL)
+		attach();
+	PG_RETURN_INT64((int64) header->size);
 }
 
 /* The slot of this database's log, found or taken. */

@@ -74,6 +74,7 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('admin', 'es_dead_letters'),
                ('admin', 'es_lane_cursors'),
                ('admin', 'es_members'),
+               ('admin', 'es_consumer_hash'),
                ('admin', 'es_lag_messages'),
                ('admin', 'es_lag_since'),
                ('admin', 'es_lag_bytes'),

@@ -18,7 +18,8 @@ BEGIN
     RETURN s;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_lock_subscription(text) IS
-'es_pg: locks a subscription''s row and returns it.';
+'es_pg: locks a subscription''s row and returns it.
+Example: SELECT es_lock_subscription(''mailer'');';
 
 -- Waits for open acknowledgements; a new epoch makes void what was handed out.
 CREATE FUNCTION @extschema@.es_fence_subscription(subscription_id integer)
@@ -37,7 +38,8 @@ BEGIN
     RETURN next_epoch;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_fence_subscription(integer) IS
-'es_pg: takes all lanes of a subscription away from their owners, after waiting for open acknowledgements; returns the new epoch.';
+'es_pg: takes all lanes of a subscription away from their owners, after waiting for open acknowledgements; returns the new epoch.
+Example: SELECT es_fence_subscription(1);';
 
 -- The newest cursor of each lane.
 CREATE VIEW @extschema@.es_lane_cursors AS
@@ -63,7 +65,8 @@ BEGIN
                   DETAIL = 'A name has 1 to 1,024 bytes and no control characters.';
     END IF;
 END $$;
-COMMENT ON FUNCTION @extschema@.es_check_names(text[], text) IS 'es_pg: refuses arrays with what cannot be a name.';
+COMMENT ON FUNCTION @extschema@.es_check_names(text[], text) IS 'es_pg: refuses arrays with what cannot be a name.
+Example: SELECT es_check_names(''{order}'', ''categories'');';
 
 CREATE FUNCTION @extschema@.es_check_positive(value interval, what text, maximum interval)
 RETURNS void LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
@@ -74,7 +77,8 @@ BEGIN
                   DETAIL = pg_catalog.format('It is more than zero and at most %s, without months.', maximum);
     END IF;
 END $$;
-COMMENT ON FUNCTION @extschema@.es_check_positive(interval, text, interval) IS 'es_pg: refuses intervals that cannot be a limit.';
+COMMENT ON FUNCTION @extschema@.es_check_positive(interval, text, interval) IS 'es_pg: refuses intervals that cannot be a limit.
+Example: SELECT es_check_positive(''30 s'', ''lease_time'', ''1 day'');';
 
 -- Refuses a policy that cannot be, and remarks on a filter that names nothing.
 CREATE FUNCTION @extschema@.es_check_subscription(s @extschema@.es_subscriptions)
@@ -128,7 +132,8 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_check_subscription(@extschema@.es_subscriptions) IS
-'es_pg: refuses a subscription that cannot be; a NOTICE tells of a filter that names nothing.';
+'es_pg: refuses a subscription that cannot be; a NOTICE tells of a filter that names nothing.
+Example: SELECT es_check_subscription(s) FROM es_subscriptions AS s;';
 
 CREATE FUNCTION @extschema@.es_create_subscription(
     name text, start text, source text DEFAULT 'events', categories text[] DEFAULT NULL, types text[] DEFAULT NULL,
@@ -282,7 +287,8 @@ BEGIN
     RETURN true;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_switch_lanes(integer) IS
-'es_pg: changes over to a subscription''s new number of lanes if all lanes are drained and nobody is at work.';
+'es_pg: changes over to a subscription''s new number of lanes if all lanes are drained and nobody is at work.
+Example: SELECT es_switch_lanes(1);';
 
 CREATE FUNCTION @extschema@.es_pause_subscription(name text)
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -353,7 +359,8 @@ BEGIN
     RETURN COALESCE(first - 1, @extschema@.es_horizon());
 END $$;
 COMMENT ON FUNCTION @extschema@.es_position_before(text, timestamptz) IS
-'es_pg: the position before the first event or message that was recorded at a time or later.';
+'es_pg: the position before the first event or message that was recorded at a time or later.
+Example: SELECT es_position_before(''events'', now());';
 
 CREATE FUNCTION @extschema@.es_seek_subscription(
     name text, "position" bigint DEFAULT NULL, "time" timestamptz DEFAULT NULL)

@@ -14,7 +14,8 @@ BEGIN ATOMIC
                             ORDER BY q."position" LIMIT 1);
 END;
 COMMENT ON FUNCTION @extschema@.es_promote_parked(integer, bigint, text, bigint) IS
-'es_pg: makes the first parked message of a key due, if nothing of the key is before it.';
+'es_pg: makes the first parked message of a key due, if nothing of the key is before it.
+Example: SELECT es_promote_parked(1, 4711, ''42'', NULL);';
 
 CREATE FUNCTION @extschema@.es_resolve_parked(subscription_id integer, lane integer, epoch bigint, "position" bigint)
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
@@ -33,7 +34,8 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_resolve_parked(integer, integer, bigint, bigint) IS
-'es_pg: parked messages that were handed out and are acknowledged go; the next of their keys are due.';
+'es_pg: parked messages that were handed out and are acknowledged go; the next of their keys are due.
+Example: SELECT es_resolve_parked(1, 0, 17, 4711);';
 
 CREATE FUNCTION @extschema@.es_fail_parked(
     subscription_id integer, epoch bigint, "position" bigint, error text, retry_after interval, reject boolean, entered bigint)
@@ -74,7 +76,8 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_fail_parked(integer, bigint, bigint, text, interval, boolean, bigint) IS
-'es_pg: counts a failed attempt of a parked message and plans the next; returns what waits behind it.';
+'es_pg: counts a failed attempt of a parked message and plans the next; returns what waits behind it.
+Example: SELECT es_fail_parked(1, 17, 4711, ''refused'', NULL, false, 1);';
 
 CREATE VIEW @extschema@.es_dead_letters AS
     SELECT s.name AS subscription, p."position", p.key, p.attempts, p.error, p.failed_at, p.parked_at, p.lane,
@@ -103,7 +106,8 @@ BEGIN
          ORDER BY p."position" LIMIT $5;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_choose_dead(integer, text, text, bigint, bigint) IS
-'es_pg: dead letters by key, text in the error and position; locks the leases of the subscription.';
+'es_pg: dead letters by key, text in the error and position; locks the leases of the subscription.
+Example: SELECT es_choose_dead(1, ''42'', NULL, NULL, 10);';
 
 CREATE FUNCTION @extschema@.es_redrive(
     subscription text, key text DEFAULT NULL, error text DEFAULT NULL, "position" bigint DEFAULT NULL,

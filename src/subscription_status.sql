@@ -4,13 +4,14 @@ CREATE FUNCTION @extschema@.es_members(
     OUT subscription_id integer, OUT consumer text, OUT consumer_hash bigint, OUT session_pid integer, OUT expires_at timestamptz)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_members() IS
-'The members of this database''s subscriptions that are alive: the first 39 bytes of each one''s name, the process it is bound to if any, and when it ends unless it calls again.
+'The members of this database''s subscriptions that are alive: the first 31 bytes of each one''s name, the process it is bound to if any, and when it ends unless it calls again.
 Example: SELECT * FROM es_members();';
 
 CREATE FUNCTION @extschema@.es_consumer_hash(consumer text)
 RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_consumer_hash(text) IS
-'es_pg: under which number es_members() has a consumer; NULL for NULL.';
+'es_pg: under which number es_members() has a consumer; NULL for NULL.
+Example: SELECT es_consumer_hash(''host-1'');';
 
 -- How far a subscription is behind: messages of its source above its lowest
 -- cursor, before its filter; counted up to 100,000.
@@ -23,7 +24,8 @@ BEGIN ATOMIC
     END;
 END;
 COMMENT ON FUNCTION @extschema@.es_lag_messages(text, bigint, bigint) IS
-'es_pg: how many events or messages lie above a position; counts no further than at_most.';
+'es_pg: how many events or messages lie above a position; counts no further than at_most.
+Example: SELECT es_lag_messages(''events'', 4711);';
 
 CREATE FUNCTION @extschema@.es_lag_since(source text, "position" bigint)
 RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -34,7 +36,8 @@ BEGIN ATOMIC
     END;
 END;
 COMMENT ON FUNCTION @extschema@.es_lag_since(text, bigint) IS
-'es_pg: when the first event or message above a position was recorded.';
+'es_pg: when the first event or message above a position was recorded.
+Example: SELECT es_lag_since(''events'', 4711);';
 
 -- The chunks that a cursor holds, each counted by the part of its positions above it.
 CREATE FUNCTION @extschema@.es_lag_bytes(source text, "position" bigint)
@@ -51,7 +54,8 @@ BEGIN ATOMIC
      WHERE c.upper > $2 AND c.lower < l.last;
 END;
 COMMENT ON FUNCTION @extschema@.es_lag_bytes(text, bigint) IS
-'es_pg: about how many bytes of the source''s chunks lie above a position.';
+'es_pg: about how many bytes of the source''s chunks lie above a position.
+Example: SELECT es_lag_bytes(''events'', 4711);';
 
 CREATE FUNCTION @extschema@.es_subscription_floor(source text)
 RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -143,6 +147,7 @@ Example: SELECT subscription, state, lag_messages, lag_seconds, parked, dead FRO
 
 REVOKE ALL ON FUNCTION
     @extschema@.es_members(),
+    @extschema@.es_consumer_hash(text),
     @extschema@.es_lag_messages(text, bigint, bigint),
     @extschema@.es_lag_since(text, bigint),
     @extschema@.es_lag_bytes(text, bigint),

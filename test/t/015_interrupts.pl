@@ -79,6 +79,8 @@ sub begin { my (@sql) = @_; return sub { $blocker->rows($_) for 'BEGIN', @sql } 
 
 clean('at the beginning');
 $db->rows(q{SELECT es_create_subscription('reader', 'end'), es_create_subscription('other', 'beginning')});
+$db->rows(q{SELECT * FROM es_fetch('other', 'o')});
+my $ack = q{SELECT es_ack(s.name, 0, l.epoch, 1) FROM es_leases AS l JOIN es_subscriptions AS s USING (subscription_id) WHERE s.name = 'other'};
 
 interrupt('the lock of a stream', wait => [ 'Lock', qr/transactionid|tuple/ ], registered => 0,
 	hold => begin(q{SELECT es_append('order-1', 'Held', '{}')}), release => $rollback, sql => append(1));
@@ -92,10 +94,10 @@ interrupt('the lock of a stream, after other appends in a savepoint', wait => [ 
 interrupt('the creation of the same stream', wait => [ 'Lock', qr/transactionid|spectoken/ ], registered => 1,
 	hold => begin(q{SELECT es_append('twin-1', 'Held', '{}')}), release => $rollback, sql => q{SELECT es_append('twin-1', 'E', '{}')});
 interrupt('a subscription', wait => [ 'Lock', qr/transactionid|tuple/ ],
-	hold => begin(q{SELECT es_ack('other', 0, 0, 1)}), release => $rollback, sql => q{SELECT es_ack('other', 0, 0, 1)});
+	hold => begin($ack), release => $rollback, sql => $ack);
 interrupt('the drop of a subscription', wait => [ 'Lock', qr/transactionid|tuple/ ],
-	hold => begin(q{SELECT es_ack('other', 0, 0, 1)}), release => $rollback, sql => q{SELECT es_drop_subscription('other')});
-interrupt('events', wait => [ own('EsHorizonWait') ], hold => sub { $db->rows(q{SELECT es_ack('reader', 0, 0, es_horizon())}) },
+	hold => begin($ack), release => $rollback, sql => q{SELECT es_drop_subscription('other')});
+interrupt('events', wait => [ own('EsHorizonWait') ], hold => sub { $db->rows(q{SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'r', 100000)}) },
 	release => sub { }, sql => q{SELECT * FROM es_fetch('reader', 'r', 10, '30 s')});
 
 #
@@ -240,7 +242,7 @@ for my $kind ('asynchronous', 'cancelled')
 {
 	my $writer = es_connect($node);
 
-	$db->rows(q{SELECT es_ack('reader', 0, 0, es_horizon())});
+	$db->rows(q{SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'r', 100000)});
 	$db->rows('SET synchronous_commit = local');
 	if ($kind eq 'asynchronous')
 	{

@@ -18,7 +18,7 @@ my $limit = 'SHOW idle_in_transaction_session_timeout';
 sub limited { my ($ms) = @_; my $s = es_connect($node); $s->rows("SET es_pg.idle_writer_timeout = $ms"); return $s }
 
 $db->rows(q{SELECT es_append('order-1', 'First', '{}'), es_create_subscription('reader', 'end')});
-$db->rows(q{SELECT es_ack('reader', 0, 0, es_horizon())});
+$db->rows(q{SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'f')});
 is($db->value('SHOW es_pg.idle_writer_timeout'), 0, 'it is off by default');
 
 # One that idles after an append; beside it those that it does not concern.
@@ -43,7 +43,7 @@ is($db->value(q{SELECT count(*) FROM es_streams WHERE name IN ('order-2', 'order
 
 # Who sleeps in a fetch behind it is woken.
 my $fetcher = es_connect($node);
-$db->rows(q{SELECT es_ack('reader', 0, 0, es_horizon())});
+$db->rows(q{SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'f')});
 $idle = limited(1500);
 $idle->rows(q{BEGIN; SELECT es_append('order-4', 'Idle', '{}')});
 $db->rows(q{SELECT es_append('order-5', 'Above', '{}')});
@@ -52,11 +52,12 @@ is_deeply(($fetcher->receive(60) // {})->{rows}, [ ['order-5'] ], 'a fetch that 
 ok($idle->try('SELECT 1')->{lost}, 'since it was ended');
 
 # So is one that sleeps behind a savepoint which is rolled back.
-$db->rows(q{SELECT es_ack('reader', 0, 0, es_horizon())});
+$db->rows(q{SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'f')});
 $back->rows(q{SELECT es_append('order-2', 'Back', '{}'); SET LOCAL idle_in_transaction_session_timeout = 0});
 is($back->value($limit), 0, 'a user may lift the limit again');
 $back->rows($_) for 'COMMIT', 'RESET es_pg.idle_writer_timeout', 'BEGIN', 'SAVEPOINT s', q{SELECT es_append('order-2', 'Back', '{}')};
-$db->rows(q{SELECT es_ack('reader', 0, 0, es_horizon()), es_append('order-5', 'Above', '{}')});
+$db->rows(q{SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'f')});
+$db->rows(q{SELECT es_append('order-5', 'Above', '{}')});
 $fetcher->send(q{SELECT key FROM es_fetch('reader', 'f', 10, '30 s')});
 ok(es_poll(sub { ($db->value('SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $fetcher->pid) // '') eq 'Extension' }, 30), 'a fetch sleeps');
 $back->rows('ROLLBACK TO s');

@@ -35,7 +35,7 @@ is($there->value('SELECT es_horizon()'), 0, 'and the horizon is below all');
 $slow->rows('BEGIN');
 my $held = $slow->value(q{SELECT position FROM es_append('slow-1', 'E', '{}')});
 my $above = $db->value(q{SELECT position FROM es_append('order-1', 'E', '{}')});
-$db->rows(sprintf q{SELECT es_ack('reader', 0, 0, %d)}, $held - 1);
+$db->rows(q{SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'r')});
 catch_up();
 is($there->value("SELECT count(*) FROM es_events WHERE position = $above"), 1, 'an event above an open writer has come over');
 is_deeply(positions(), [ 1 .. 3 ], 'the log is read up to the acknowledged position');
@@ -88,7 +88,7 @@ my ($row) = $there->rows(q{SELECT version, position FROM es_append('order-1', 'E
 is($row->[0], 2, 'the next append has the next version');
 cmp_ok($row->[1], '>', $last, 'and a position that the old primary cannot have drawn');
 is($there->value('SELECT es_horizon()'), $row->[1], 'the horizon is the real one');
-is($there->value(q{SELECT count(*) FROM es_fetch('reader', 'c')}), 353, 'a subscription goes on behind its cursor');
+is($there->value(q{SELECT count(*) FROM es_fetch('reader', 'r')}), 353, 'a subscription goes on behind its cursor');
 es_events_sound($there, 'promoted');
 
 $node->stop;
