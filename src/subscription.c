@@ -236,6 +236,19 @@ EsCursorRead(EsProbe *probe, int32 subscription, int32 lane, Snapshot snapshot)
 	return position;
 }
 
+/* Where a lane is for one who has locked its lease. */
+EsPosition
+EsCursorNow(int32 subscription, int32 lane)
+{
+	EsProbe		probe;
+	EsPosition	cursor;
+
+	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
+	cursor = EsCursorRead(&probe, subscription, lane, SnapshotSelf);
+	EsProbeClose(&probe);
+	return cursor;
+}
+
 /* Move a lane, whose lease the caller has locked, to a higher position. */
 void
 EsCursorMove(int32 subscription, int32 lane, int64 epoch, EsPosition position)
@@ -324,10 +337,16 @@ EsWakeAtCommit(void)
 static void
 at_transaction_event(XactEvent event, void *arg)
 {
-	if (!wake_at_commit || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+	bool		wake = wake_at_commit;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	wake_at_commit = false;
-	if (event == XACT_EVENT_COMMIT)
+	if (event == XACT_EVENT_ABORT)
+		wake = EsMemberAtEnd(false);
+	else
+		(void) EsMemberAtEnd(true);
+	if (wake && event != XACT_EVENT_PREPARE)
 		EsWakeConsumers(EsLogCurrent());
 }
 

@@ -171,6 +171,7 @@ extern uint64 EsHashBytes(const char *data, int length, uint64 seed);
 extern uint64 EsHashNumber(uint64 number);
 extern int	EsLaneOf(uint64 hash, int lanes);
 extern EsPosition EsCursorRead(EsProbe *probe, int32 subscription, int32 lane, Snapshot snapshot);
+extern EsPosition EsCursorNow(int32 subscription, int32 lane);
 extern void EsCursorMove(int32 subscription, int32 lane, int64 epoch, EsPosition position);
 extern void EsWakeAtCommit(void);
 
@@ -189,6 +190,7 @@ extern uint64 EsStatementRun(EsStatement *statement, Datum *args, const char *nu
 /* subscription_member.c */
 extern void EsMemberEnter(const EsSubscription *subscription, const text *consumer,
 						  bool session_bound, EsPeers *peers);
+extern bool EsMemberAtEnd(bool committed);
 extern void EsMemberRenew(const EsSubscription *subscription, const text *consumer);
 extern void EsMemberLeave(const EsSubscription *subscription, const text *consumer);
 extern void EsMemberHash(const text *consumer, uint64 hash[2]);

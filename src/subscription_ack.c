@@ -40,23 +40,11 @@ resolve_parked(int32 subscription, int32 lane, int64 epoch, EsPosition position)
 	SPI_finish();
 }
 
-static EsPosition
-current_cursor(int32 subscription, int32 lane)
-{
-	EsProbe		probe;
-	EsPosition	cursor;
-
-	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
-	cursor = EsCursorRead(&probe, subscription, lane, SnapshotSelf);
-	EsProbeClose(&probe);
-	return cursor;
-}
-
 /* Move a locked lane's cursor, if that is news. */
 static void
 acknowledge(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition position)
 {
-	EsPosition	cursor = current_cursor(subscription->id, lane);
+	EsPosition	cursor = EsCursorNow(subscription->id, lane);
 	EsPosition	handed = 0;
 	EsPosition	looked = 0;
 	bool		known = EsLaneNoteRead(subscription->id, lane, epoch, &handed, &looked);

@@ -37,6 +37,9 @@ PG_FUNCTION_INFO_V1(es_consumer_hash);
 #define NOTE_WAYS	8			/* places where a lane's note may be */
 #define PEERS_MORE	16			/* room for members that enter meanwhile */
 
+/* A member that this transaction brought in: gone again if that is rolled back. */
+static EsMember *newcomer = NULL;
+
 /* The log in which this backend has members that end with it. */
 static EsLog *bound_log = NULL;
 
@@ -167,7 +170,10 @@ enter(const EsSubscription *subscription, const text *consumer, const bool *sess
 	else
 	{
 		if (member->expires <= now)
+		{
 			result = ENTERED_ANEW;
+			newcomer = session_bound != NULL ? member : NULL;
+		}
 		if (member->expires == 0)
 			fill_entry(member, log, subscription->id, consumer, hash);
 		member->expires = now + subscription->lease_usecs;
@@ -247,6 +253,24 @@ EsMemberEnter(const EsSubscription *subscription, const text *consumer, bool ses
 					 errhint("Give each consumer a name of its own.")));
 			break;
 	}
+}
+
+/*
+ * A fetch that is rolled back has taken no lanes, and who came with it would
+ * only keep others from them.  True if there was one.
+ */
+bool
+EsMemberAtEnd(bool committed)
+{
+	EsMember   *member = newcomer;
+
+	newcomer = NULL;
+	if (member == NULL || committed)
+		return false;
+	lock_consumers(LW_EXCLUSIVE);
+	member->expires = 0;
+	unlock_consumers();
+	return true;
 }
 
 /* A sign of life; if there is no room for it, it is not seen. */

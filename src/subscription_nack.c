@@ -125,12 +125,12 @@ park_new(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition
 	parking.entered = EsParkedNumber(subscription->id, lane);
 	parking.lives = EsLivesRead(GetActiveSnapshot());
 	EsChunkCover(subscription->source, handed);
-	if (position <= handed)
+	if (position > EsCursorNow(subscription->id, lane) && position <= handed)
 		EsLogRows(subscription->source, NULL, position - 1, handed, GetActiveSnapshot(), park, &parking);
 	if (!parking.found)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("position " UINT64_FORMAT " was not handed out", position),
+				 errmsg("position " UINT64_FORMAT " was not handed out, or is acknowledged", position),
 				 errdetail("Lane %d of subscription \"%s\" was handed out up to position " UINT64_FORMAT ".",
 						   lane, text_to_cstring(subscription->name), handed)));
 }

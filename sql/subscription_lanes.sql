@@ -1,0 +1,170 @@
+-- subscription_lanes: sharing lanes, taking them over, and administration.
+\set SHOW_CONTEXT never
+CREATE EXTENSION es_pg;
+CREATE VIEW lanes AS SELECT lane, owner, alive, position FROM es_subscription_lanes ORDER BY subscription, lane;
+
+SELECT es_create_subscription('work', 'beginning', lanes => 5);
+SELECT count(es_append('order-' || i, 'E', '{}')) FROM generate_series(1, 20) AS i;
+-- The only member has all lanes; positions rise in each.
+SELECT count(*), count(DISTINCT lane), count(DISTINCT epoch) FROM es_fetch('work', 'a');
+SELECT bool_and(before IS NULL OR before < position) AS in_order
+  FROM (SELECT position, lag(position) OVER (PARTITION BY lane ORDER BY n) AS before
+          FROM es_fetch('work', 'a') WITH ORDINALITY AS f (lane, epoch, incarnation, position, topic, key, version, message_id, type, schema_version, source, payload, headers, correlation_id, causation_id, traceparent, occurred_at, recorded_at, payload_binary, content_type, attempt, n)) AS f;
+-- A second one gets its share when the first has given it up; they differ by at most one.
+SELECT count(*) FROM es_fetch('work', 'b');
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'a');
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'b');
+SELECT * FROM lanes;
+SELECT count(*) FROM es_fetch('work', 'c');
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'a');
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'b');
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'c');
+SELECT owner, count(*) FROM es_leases GROUP BY 1 ORDER BY 1;
+-- Nobody acknowledges in another's lane, or in one it had before.
+SELECT lane, epoch FROM es_leases WHERE owner = 'c' ORDER BY lane LIMIT 1 \gset
+SELECT es_ack('work', (:lane + 1) % 5, :epoch, 1);
+SELECT es_release('work', 'c'), es_release('work', 'c');
+SELECT es_ack('work', :lane, :epoch, 1);
+-- What a member leaves goes to the others at once.
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'a');
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'b');
+-- A name that is bound to a session is no other's; the lease ends with the session.
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'bound', session_bound => true);
+SELECT consumer, session_pid = pg_backend_pid() AS mine FROM es_members() WHERE session_pid IS NOT NULL;
+\c
+DO $$ BEGIN
+    FOR i IN 1 .. 3000 LOOP
+        EXIT WHEN NOT EXISTS (SELECT FROM es_members() WHERE consumer = 'bound');
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
+SELECT count(*) FROM es_members() WHERE consumer = 'bound';
+SELECT es_release('work', 'b');
+SELECT count(DISTINCT lane) FROM es_fetch('work', 'a');
+
+--
+-- Acknowledged in the transaction of the effects, effects happen exactly once.
+--
+CREATE TABLE effects (position bigint);
+BEGIN;
+WITH f AS MATERIALIZED (SELECT * FROM es_fetch('work', 'a', 10)), e AS (INSERT INTO effects SELECT position FROM f)
+SELECT count(es_ack('work', lane, epoch, position)) FROM f;
+ROLLBACK;
+SELECT count(*) FROM effects;
+BEGIN;
+WITH f AS MATERIALIZED (SELECT * FROM es_fetch('work', 'a', 10)), e AS (INSERT INTO effects SELECT position FROM f)
+SELECT count(es_ack('work', lane, epoch, position)) FROM f;
+COMMIT;
+BEGIN;
+WITH f AS MATERIALIZED (SELECT * FROM es_fetch('work', 'a')), e AS (INSERT INTO effects SELECT position FROM f)
+SELECT count(es_ack('work', lane, epoch, position)) FROM f;
+COMMIT;
+SELECT count(*), count(DISTINCT position) FROM effects;
+-- A fetch that was rolled back took no lane: what it handed out cannot be acknowledged.
+SELECT es_release('work', 'a');
+BEGIN;
+SELECT DISTINCT epoch FROM es_fetch('work', 'z') UNION SELECT max(epoch) FROM es_leases ORDER BY 1 DESC LIMIT 1 \gset
+ROLLBACK;
+SELECT count(*) FROM es_members() WHERE consumer = 'z';
+SELECT es_ack('work', 0, :epoch, 1);
+
+--
+-- Pause and resume, seek.
+--
+SELECT count(*) FROM es_fetch('work', 'a');
+SELECT count(es_append('order-' || i, 'F', '{}')) FROM generate_series(1, 4) AS i;
+SELECT es_pause_subscription('work');
+SELECT count(*) FROM es_fetch('work', 'a');
+SELECT count(*) FROM es_fetch('work', 'a', 10, '20 ms');
+SELECT es_resume_subscription('work');
+SELECT count(*), min(epoch) AS epoch FROM es_fetch('work', 'a') \gset old_
+SELECT :old_count AS count;
+SELECT es_seek_subscription('work', 18);
+SELECT es_ack('work', 0, :old_epoch, 1);
+SELECT count(*) FROM es_fetch('work', 'a');
+SELECT count(*) FROM es_fetch('work', 'a');
+SELECT es_seek_subscription('work', "time" => now() - interval '1 day') = 0 AS at_the_beginning;
+SELECT count(*) FROM es_fetch('work', 'a');
+SELECT es_seek_subscription('work', "time" => now() + interval '1 day') BETWEEN es_horizon() - 1 AND es_horizon() AS at_the_end;
+SELECT count(*) FROM es_fetch('work', 'a');
+
+--
+-- Another number of lanes: what was handed out is void, the lanes drain to one position, then the new ones begin.
+--
+SELECT es_seek_subscription('work', 0);
+SELECT count(*) FROM es_fetch('work', 'a');
+SELECT es_ack('work', lane, epoch, max(position)) FROM es_fetch('work', 'a') WHERE lane IN (0, 1) GROUP BY lane, epoch \g /dev/null
+SELECT es_alter_subscription('work', lanes => 3);
+SELECT lanes, lanes_next, drain_to FROM es_subscriptions;
+SELECT es_alter_subscription('work', lanes => 4);
+SELECT es_seek_subscription('work', 0);
+SELECT count(DISTINCT lane), max(position) <= max(drain_to) AS no_further FROM es_fetch('work', 'a'), es_subscriptions;
+SELECT es_ack('work', lane, epoch, max(position)) FROM es_fetch('work', 'a') GROUP BY lane, epoch \g /dev/null
+SELECT count(*) FROM es_fetch('work', 'a');
+SELECT lanes, lanes_next, drain_to FROM es_subscriptions;
+SELECT lane, owner IS NOT NULL AS owned, position = (SELECT min(position) FROM lanes) AS together FROM lanes;
+
+--
+-- Too far behind: suspended, loudly, and no longer in the way.
+--
+SELECT es_seek_subscription('work', 0);
+SELECT es_alter_subscription('work', max_lag_messages => 20);
+SELECT es_subscription_floor('events'), es_subscription_floor('outbox');
+SELECT es_suspend_lagging();
+SELECT es_suspend_lagging(), es_subscription_floor('events');
+SELECT state, reason FROM es_subscriptions;
+SELECT * FROM es_fetch('work', 'a');
+SELECT es_pause_subscription('work');
+SELECT es_alter_subscription('work', max_lag_messages => 1000, max_lag_age => '1 day', max_lag_bytes => 100000000);
+SELECT es_resume_subscription('work');
+SELECT es_suspend_lagging();
+SELECT es_alter_subscription('work', max_lag_bytes => 1);
+SELECT es_suspend_lagging();
+
+-- What an operator sees.
+\x on
+SELECT subscription, source, state, reason, lanes, lanes_owned, position, horizon - position AS positions, lag_messages, lag_seconds >= 0 AS lag, parked, dead, last_error, held_back, held_by FROM es_subscription_status;
+\x off
+SELECT es_drop_subscription('work');
+SELECT (SELECT count(*) FROM es_leases) AS leases, (SELECT count(*) FROM es_cursors) AS cursors;
+
+--
+-- What is refused.
+--
+CREATE FUNCTION refusal(statement text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    RETURN 'not refused';
+EXCEPTION WHEN OTHERS THEN
+    RETURN SQLSTATE || ' ' || SQLERRM;
+END $$;
+SELECT es_create_subscription('x', 'beginning');
+SELECT call, refusal('SELECT ' || call) FROM (VALUES
+    ($$es_create_subscription('y', 'end', lanes => 0)$$),
+    ($$es_create_subscription('y', 'end', lanes => 1025)$$),
+    ($$es_create_subscription('y', 'end', lease_time => '0 s')$$),
+    ($$es_create_subscription('y', 'end', lease_time => '1 month')$$),
+    ($$es_create_subscription('y', 'end', max_attempts => 0)$$),
+    ($$es_create_subscription('y', 'end', retry_base => '-1 s')$$),
+    ($$es_create_subscription('y', 'end', retry_max => '31 days')$$),
+    ($$es_create_subscription('y', 'end', on_dead => 'rest')$$),
+    ($$es_create_subscription('y', 'end', max_lag_messages => 0)$$),
+    ($$es_create_subscription('y', 'end', topics => '{a}')$$),
+    ($$es_create_subscription('y', 'end', 'outbox', categories => '{a}')$$),
+    ($$es_create_subscription('y', 'end', "where" => '$.data ==')$$),
+    ($$es_alter_subscription('unknown')$$),
+    ($$es_alter_subscription(NULL)$$),
+    ($$es_alter_subscription('x', lanes => 2000)$$),
+    ($$es_pause_subscription('unknown')$$),
+    ($$es_resume_subscription('unknown')$$),
+    ($$es_seek_subscription('unknown', 0)$$),
+    ($$es_seek_subscription('x')$$),
+    ($$es_seek_subscription('x', 1, now())$$),
+    ($$es_seek_subscription('x', -1)$$),
+    ($$es_seek_subscription('x', 999999)$$),
+    ($$es_release('unknown', 'a')$$),
+    ($$es_release('x', NULL)$$),
+    ($$es_fetch('x', 'a', -1)$$)) AS t (call);
+BEGIN READ ONLY;
+SELECT * FROM es_fetch('x', 'nobody');
+ROLLBACK;
