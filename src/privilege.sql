@@ -79,6 +79,8 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('admin', 'es_lag_since'),
                ('admin', 'es_lag_bytes'),
                ('admin', 'es_subscription_floor'),
+               ('admin', 'es_suspend_lagging'),
+               ('admin', 'es_shared_memory'),
                ('admin', 'es_subscription_lanes'),
                ('admin', 'es_subscription_status'),
                ('admin', 'es_prepare_chunks'),

@@ -10,7 +10,7 @@ Example: SELECT * FROM es_members();';
 CREATE FUNCTION @extschema@.es_consumer_hash(consumer text)
 RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_consumer_hash(text) IS
-'es_pg: under which number es_members() has a consumer; NULL for NULL.
+'Under which number es_members() has a consumer; NULL for NULL.
 Example: SELECT es_consumer_hash(''host-1'');';
 
 -- How far a subscription is behind: messages of its source above its lowest
@@ -24,7 +24,7 @@ BEGIN ATOMIC
     END;
 END;
 COMMENT ON FUNCTION @extschema@.es_lag_messages(text, bigint, bigint) IS
-'es_pg: how many events or messages lie above a position; counts no further than at_most.
+'How many events or messages lie above a position; counts no further than at_most.
 Example: SELECT es_lag_messages(''events'', 4711);';
 
 CREATE FUNCTION @extschema@.es_lag_since(source text, "position" bigint)
@@ -36,7 +36,7 @@ BEGIN ATOMIC
     END;
 END;
 COMMENT ON FUNCTION @extschema@.es_lag_since(text, bigint) IS
-'es_pg: when the first event or message above a position was recorded.
+'When the first event or message above a position was recorded.
 Example: SELECT es_lag_since(''events'', 4711);';
 
 -- The chunks that a cursor holds, each counted by the part of its positions above it.
@@ -54,7 +54,7 @@ BEGIN ATOMIC
      WHERE c.upper > $2 AND c.lower < l.last;
 END;
 COMMENT ON FUNCTION @extschema@.es_lag_bytes(text, bigint) IS
-'es_pg: about how many bytes of the source''s chunks lie above a position.
+'About how many bytes of the source''s chunks lie above a position.
 Example: SELECT es_lag_bytes(''events'', 4711);';
 
 CREATE FUNCTION @extschema@.es_subscription_floor(source text)

@@ -9,12 +9,12 @@ CREATE VIEW member_function AS
 -- Every function has its place. A new one belongs into the list of es_privilege_objects, unless it reads and writes
 -- nothing (then PUBLIC may have it) or only the extension itself calls it.
 SELECT is_empty($$SELECT oid::regprocedure FROM member_function AS f
-                   WHERE proname NOT IN ('es_refuse_change', 'es_refuse_rename', 'es_check_grant')
+                   WHERE obj_description(oid, 'pg_proc') NOT LIKE 'es\_pg: %'	-- internal
                      AND NOT has_function_privilege('public', oid, 'EXECUTE')
                      AND NOT EXISTS (SELECT FROM es_privilege_objects AS o WHERE o.is_function AND o.name = f.proname)$$,
     'every function is in a privilege, or PUBLIC''s, or internal');
 SELECT is_empty($$SELECT o.what FROM es_privilege_objects AS o JOIN member_function AS f ON o.is_function AND o.name = f.proname
-                   WHERE has_function_privilege('public', f.oid, 'EXECUTE') OR proname IN ('es_refuse_change', 'es_refuse_rename', 'es_check_grant')$$,
+                   WHERE has_function_privilege('public', f.oid, 'EXECUTE') OR obj_description(f.oid, 'pg_proc') LIKE 'es\_pg: %'$$,
     'and not two of these');
 SELECT is_empty($$SELECT m[1] FROM regexp_matches(pg_get_viewdef('es_privilege_objects'), '\(''\w+''(?:::text)?, *''(\w+)''', 'g') AS m
                    WHERE m[1] NOT IN (SELECT name FROM es_privilege_objects)$$, 'the list names nothing that is not there');
