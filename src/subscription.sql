@@ -197,7 +197,14 @@ COMMENT ON FUNCTION @extschema@.es_maintain() IS
 'Housekeeping, to be called about once a minute by hand, cron or es-relay: has chunks made ahead, leaves the mark up to which standbys read the log, suspends subscriptions that are too far behind, and deletes cursors that newer ones have replaced.
 Example: SELECT es_maintain();';
 
+CREATE FUNCTION @extschema@.es_forget_members(subscription_id integer)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_forget_members(integer) IS
+'es_pg: gives back the shared memory of a subscription''s members.
+Example: SELECT es_forget_members(1);';
+
 REVOKE ALL ON FUNCTION
+    @extschema@.es_forget_members(integer),
     @extschema@.es_fetch(text, text, integer, interval, boolean),
     @extschema@.es_ack(text, integer, bigint, bigint),
     @extschema@.es_nack(text, integer, bigint, bigint, text, interval, boolean),

@@ -405,6 +405,7 @@ BEGIN
     DELETE FROM @extschema@.es_subscriptions AS s WHERE s.subscription_id = id;
     DELETE FROM @extschema@.es_cursors AS c WHERE c.subscription_id = id;
     DELETE FROM @extschema@.es_parked AS p WHERE p.subscription_id = id;
+    PERFORM @extschema@.es_forget_members(id);
     PERFORM @extschema@.es_wake_consumers();
 END $$;
 COMMENT ON FUNCTION @extschema@.es_drop_subscription(text) IS

@@ -31,6 +31,7 @@
 #include "catalog.h"
 #include "compat.h"
 
+PG_FUNCTION_INFO_V1(es_forget_members);
 PG_FUNCTION_INFO_V1(es_members);
 PG_FUNCTION_INFO_V1(es_consumer_hash);
 
@@ -280,24 +281,42 @@ EsMemberRenew(const EsSubscription *subscription, const text *consumer)
 	(void) enter(subscription, consumer, NULL, NULL, NULL);
 }
 
-/* A member has gone. */
-void
-EsMemberLeave(const EsSubscription *subscription, const text *consumer)
+/* Forget the member with this hash, or all where it is NULL. */
+static void
+forget(int32 subscription, const uint64 *hash)
 {
 	const EsConsumers *consumers = EsConsumersGet();
 	uint32		log = EsLogNumber(EsLogGet());
-	uint64		hash[2];
 
-	EsMemberHash(consumer, hash);
 	lock_consumers(LW_EXCLUSIVE);
 	for (uint32 i = 0; i < *consumers->nmembers_used; i++)
 	{
 		EsMember   *member = &consumers->members[i];
 
-		if (is_member_of(member, log, subscription->id) && same_hash(member->hash, hash))
+		if (is_member_of(member, log, subscription) && (hash == NULL || same_hash(member->hash, hash)))
 			member->expires = 0;
 	}
 	unlock_consumers();
+}
+
+/* A member has gone. */
+void
+EsMemberLeave(const EsSubscription *subscription, const text *consumer)
+{
+	uint64		hash[2];
+
+	EsMemberHash(consumer, hash);
+	forget(subscription->id, hash);
+}
+
+/* For a subscription that is dropped; if that is rolled back, members come back with their next call. */
+Datum
+es_forget_members(PG_FUNCTION_ARGS)
+{
+	(void) EsLogGet();
+	if (!PG_ARGISNULL(0))
+		forget(PG_GETARG_INT32(0), NULL);
+	PG_RETURN_VOID();
 }
 
 /* The live members of this log, copied. */
