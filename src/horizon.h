@@ -83,6 +83,7 @@ typedef struct EsLaneNote
 	int64		epoch;
 	EsPosition	handed;			/* the highest position handed out */
 	EsPosition	looked;			/* nothing for this lane lies between that and here */
+	TimestampTz moved;			/* when the cursor was last moved for want of messages */
 } EsLaneNote;
 
 typedef struct EsConsumers

@@ -136,6 +136,7 @@ typedef struct EsLane
 	bool		locked;			/* its lease, by this transaction, and the epoch is right */
 	bool		slow;			/* what it was handed is not acknowledged */
 	bool		parked;			/* some of its keys are parked */
+	TimestampTz moved;			/* when its cursor was last moved for want of messages */
 
 	/* This fetch's own. */
 	int			group;			/* lanes that are scanned together */
@@ -195,8 +196,7 @@ extern void EsMemberRenew(const EsSubscription *subscription, const text *consum
 extern void EsMemberLeave(const EsSubscription *subscription, const text *consumer);
 extern void EsMemberHash(const text *consumer, uint64 hash[2]);
 extern void EsLaneNoteWrite(const EsSubscription *subscription, const EsLane *lane);
-extern bool EsLaneNoteRead(int32 subscription, int32 lane, int64 epoch,
-						   EsPosition *handed, EsPosition *looked);
+extern bool EsLaneNoteRead(int32 subscription, int32 lane, int64 epoch, EsLaneNote *copy);
 
 /* subscription_lease.c */
 extern List *EsLeasesServe(const EsSubscription *subscription, const text *consumer,

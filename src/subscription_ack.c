@@ -45,10 +45,9 @@ static void
 acknowledge(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition position)
 {
 	EsPosition	cursor = EsCursorNow(subscription->id, lane);
-	EsPosition	handed = 0;
-	EsPosition	looked = 0;
-	bool		known = EsLaneNoteRead(subscription->id, lane, epoch, &handed, &looked);
-	EsPosition	highest = known ? handed : EsHorizonRead(EsLogGet());
+	EsLaneNote	note;
+	bool		known = EsLaneNoteRead(subscription->id, lane, epoch, &note);
+	EsPosition	highest = known ? note.handed : EsHorizonRead(EsLogGet());
 
 	if (position > Max(highest, cursor))
 		ereport(ERROR,
@@ -58,8 +57,8 @@ acknowledge(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosit
 						   lane, text_to_cstring(subscription->name), Max(highest, cursor))));
 	if (EsParkedOut(subscription->id, lane, position))
 		resolve_parked(subscription->id, lane, epoch, position);
-	if (known && position >= handed)
-		position = Max(position, looked);
+	if (known && position >= note.handed)
+		position = Max(position, note.looked);
 	if (position > cursor)
 		EsCursorMove(subscription->id, lane, epoch, position);
 }

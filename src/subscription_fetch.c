@@ -40,6 +40,7 @@ PG_FUNCTION_INFO_V1(es_fetch);
 #define WAIT_MAX		INT64CONST(30000000)	/* microseconds */
 #define WAIT_MARGIN_MS	100		/* before a statement_timeout */
 #define SKIP_MIN		10000	/* positions without a match that move the cursor */
+#define SKIP_USECS		(10 * USECS_PER_SEC)	/* or fewer, after so long */
 #define GROUP_GAP		100000	/* positions between lanes that are scanned apart */
 #define CONTESTED_USECS	(100 * 1000)	/* then a lane that could not be locked is tried again */
 
@@ -299,18 +300,24 @@ deliver_due(Fetch *fetch)
 
 /*
  * Note what a lane was handed, and move its cursor where that is worth a row: a
- * long stretch held nothing for it, or only what is parked by now.
+ * long stretch, or a long time, held nothing for it, or only what is parked by
+ * now.  Else an idle lane would hold chunks, and seem to be far behind.
  */
 static void
 record_progress(Fetch *fetch, EsLane *lane)
 {
 	EsPosition	clear = lane->left != 0 ? lane->left - 1 : Max(lane->from, lane->scanned);
 	bool		drained = fetch->subscription.draining && clear >= fetch->subscription.drain_to;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		move = clear > lane->cursor &&
+		(lane->parking || lane->slow || drained || clear - lane->cursor > SKIP_MIN ||
+		 now - lane->moved > SKIP_USECS) &&
+		lock_lane(fetch, lane);
 
+	if (move)
+		lane->moved = now;
 	EsLaneNoteWrite(&fetch->subscription, lane);
-	if (clear > lane->cursor &&
-		(lane->parking || lane->slow || drained || clear - lane->cursor > SKIP_MIN) &&
-		lock_lane(fetch, lane))
+	if (move)
 	{
 		EsCursorMove(fetch->subscription.id, lane->number, lane->epoch, clear);
 		lane->cursor = clear;
@@ -356,17 +363,18 @@ read_lanes(Fetch *fetch)
 	foreach(cell, fetch->lanes)
 	{
 		EsLane	   *lane = lfirst(cell);
-		EsPosition	handed;
-		EsPosition	looked;
+		EsLaneNote	note;
 
 		fetch->by_number[lane->number] = lane;
 		lane->cursor = EsCursorRead(&probe, fetch->subscription.id, lane->number, GetActiveSnapshot());
 		lane->from = lane->cursor;
-		if (EsLaneNoteRead(fetch->subscription.id, lane->number, lane->epoch, &handed, &looked))
+		lane->moved = GetCurrentTimestamp();
+		if (EsLaneNoteRead(fetch->subscription.id, lane->number, lane->epoch, &note))
 		{
-			lane->slow = handed > lane->cursor;
+			lane->slow = note.handed > lane->cursor;
+			lane->moved = note.moved;
 			if (!lane->slow)
-				lane->from = Max(lane->cursor, looked);
+				lane->from = Max(lane->cursor, note.looked);
 		}
 		lane->parked = any_parked &&
 			EsParkedLoad(fetch->subscription.id, lane->number, lane->epoch, GetActiveSnapshot());

@@ -436,19 +436,20 @@ EsLaneNoteWrite(const EsSubscription *subscription, const EsLane *lane)
 	{
 		if (note == NULL)
 			note = take_note(log, subscription->id, lane->number);
-		*note = (EsLaneNote) {log, subscription->id, lane->number, lane->epoch, handed, looked};
+		*note = (EsLaneNote) {log, subscription->id, lane->number, lane->epoch, handed, looked, lane->moved};
 	}
 	else if (looked >= note->looked)
 	{
 		note->handed = Max(note->handed, handed);
 		note->looked = looked;
+		note->moved = lane->moved;
 	}
 	unlock_consumers();
 }
 
 /* What a lane was handed in this epoch; false when that is not known. */
 bool
-EsLaneNoteRead(int32 subscription, int32 lane, int64 epoch, EsPosition *handed, EsPosition *looked)
+EsLaneNoteRead(int32 subscription, int32 lane, int64 epoch, EsLaneNote *copy)
 {
 	uint32		log = EsLogNumber(EsLogGet());
 	EsLaneNote *note;
@@ -458,10 +459,7 @@ EsLaneNoteRead(int32 subscription, int32 lane, int64 epoch, EsPosition *handed, 
 	note = find_note(log, subscription, lane);
 	known = note != NULL && note->epoch == epoch;
 	if (known)
-	{
-		*handed = note->handed;
-		*looked = note->looked;
-	}
+		*copy = *note;
 	unlock_consumers();
 	return known;
 }

@@ -112,10 +112,9 @@ static void
 park_new(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition position)
 {
 	Parking		parking = {subscription, lane, epoch, position};
-	EsPosition	handed;
-	EsPosition	looked;
+	EsLaneNote	note;
 
-	if (!EsLaneNoteRead(subscription->id, lane, epoch, &handed, &looked))
+	if (!EsLaneNoteRead(subscription->id, lane, epoch, &note))
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_FENCED),
 				 errmsg("it is not known what lane %d of subscription \"%s\" was handed",
@@ -124,15 +123,15 @@ park_new(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition
 				 errhint("Fetch again.")));
 	parking.entered = EsParkedNumber(subscription->id, lane);
 	parking.lives = EsLivesRead(GetActiveSnapshot());
-	EsChunkCover(subscription->source, handed);
-	if (position > EsCursorNow(subscription->id, lane) && position <= handed)
-		EsLogRows(subscription->source, NULL, position - 1, handed, GetActiveSnapshot(), park, &parking);
+	EsChunkCover(subscription->source, note.handed);
+	if (position > EsCursorNow(subscription->id, lane) && position <= note.handed)
+		EsLogRows(subscription->source, NULL, position - 1, note.handed, GetActiveSnapshot(), park, &parking);
 	if (!parking.found)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("position " UINT64_FORMAT " was not handed out, or is acknowledged", position),
 				 errdetail("Lane %d of subscription \"%s\" was handed out up to position " UINT64_FORMAT ".",
-						   lane, text_to_cstring(subscription->name), handed)));
+						   lane, text_to_cstring(subscription->name), note.handed)));
 }
 
 /* Count the attempt and return who is parked behind. */
