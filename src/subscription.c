@@ -27,7 +27,6 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -205,20 +204,18 @@ EsArgSubscription(FunctionCallInfo fcinfo)
 void
 EsSubscriptionRead(const text *name, Snapshot snapshot, EsSubscription *subscription)
 {
-	EsProbe		probe;
-	ScanKeyData key;
+	Relation	rel = table_open(EsCatalogGet()->subscriptions, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
 
-	EsProbeOpen(&probe, EsCatalogGet()->subscriptions, EsCatalogGet()->subscriptions_name_key);
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(name));
-	if (!EsIndexProbe(probe.rel, probe.index, snapshot, &key, 1, ForwardScanDirection, probe.slot))
+	if (!EsNameProbe(rel, EsCatalogGet()->subscriptions_name_key, name, snapshot, slot, NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
 				 errhint("Use es_create_subscription.")));
 	subscription->name = (text *) name;
-	read_row(probe.slot, subscription);
-	EsProbeClose(&probe);
+	read_row(slot, subscription);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
 }
 
 /* Where a lane is; the probe is one of es_cursors by its key. */

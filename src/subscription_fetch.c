@@ -34,6 +34,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "debug_point.h"
 
 PG_FUNCTION_INFO_V1(es_fetch);
 
@@ -540,6 +541,7 @@ es_fetch(PG_FUNCTION_ARGS)
 	else if (!look(&fetch))
 	{
 		EsWakeArm(fetch.read.log);
+		ES_DEBUG_BREAK(no_look_after_arming, return (Datum) 0);
 		(void) look(&fetch);
 	}
 	MemoryContextDelete(fetch.context);

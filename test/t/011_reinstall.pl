@@ -66,7 +66,7 @@ for my $who ($keeper, $holder)
 }
 $waiter->send(q{SELECT * FROM es_fetch('s', 'w', 10, '20 s') WHERE position > 100000});
 $waiter->receive(30);
-$db->rows('SELECT es_ack(\'s\', 0, 0, es_horizon())');
+$db->rows(q{SELECT es_ack('s', lane, epoch, position) FROM es_fetch('s', 'w', 100000)});
 $waiter->send(q{SELECT count(*) FROM es_fetch('s', 'w', 10, '1 s')});
 ok(waits($waiter, 'Extension'), 'a fetch sleeps');
 $db->rows('DROP EXTENSION es_pg');
@@ -195,7 +195,7 @@ my @calls = (
 	[ q{SELECT count(*) FROM es.es_in_flight()}, 0 ],
 	[ q{SELECT es.es_create_subscription('s', 'beginning') IS NULL}, 'f' ],
 	[ q{SELECT count(*) FROM es.es_fetch('s', 'c')}, 302 ],
-	[ q{SELECT es.es_ack('s', 0, 0, 300) IS NULL}, 'f' ],
+	[ q{SELECT es.es_ack('s', lane, epoch, position) IS NULL FROM es.es_fetch('s', 'c') WHERE position = 300}, 'f' ],
 	[ q{SELECT count(*) FROM es.es_fetch('s', 'c')}, 2 ],
 	[ q{SELECT es.es_maintain() IS NULL}, 'f' ],
 	[ q{SELECT count(*) FROM es.es_cursors}, 1 ],
