@@ -10,6 +10,7 @@
 #include "storage/lockdefs.h"
 #include "utils/rel.h"
 
+#include "catalog.h"
 #include "horizon.h"
 
 /* One chunk: positions from lower to below upper. */
@@ -37,5 +38,24 @@ extern int	EsChunkCount(EsChunkKind kind);
 /* chunk_make.c: making */
 extern void EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last);
 extern void EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position);
+
+/* The chunk that a writer is at, open for inserts; begins as {kind, natts}. */
+typedef struct EsLeaf
+{
+	EsChunkKind kind;
+	int			natts;			/* columns that the writer knows */
+	bool		is_open;
+	EsChunk		chunk;
+	EsTarget	target;
+	TupleTableSlot *slot;
+} EsLeaf;
+
+/* Gives the columns of row i; those it leaves alone are null. */
+typedef void (*EsRowFiller) (TupleTableSlot *slot, uint32 i, void *arg);
+
+/* chunk_write.c: writing */
+extern bool EsLeafOpen(EsLeaf *leaf, EsPosition position);
+extern uint32 EsLeafWrite(EsLeaf *leaf, EsPosition position, uint32 first, uint32 end, EsRowFiller fill, void *arg);
+extern void EsLeafClose(EsLeaf *leaf);
 
 #endif							/* ES_CHUNK_H */
