@@ -62,6 +62,7 @@ INSTALL_SQL = \
 	src/outbox.sql \
 	src/chunk.sql \
 	src/subscription.sql \
+	src/outbox_status.sql \
 	src/privilege.sql \
 	src/es_pg.sql
 

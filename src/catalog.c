@@ -26,10 +26,13 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_trigger.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 
@@ -56,6 +59,8 @@ static const char *const relation_names[] = {
 	"es_stream_chunks_pkey",
 	"es_events",
 	"es_outbox",
+	"es_delayed",
+	"es_delayed_due_idx",
 	"es_subscriptions",
 	"es_subscriptions_name_key",
 	"es_cursors",
@@ -472,4 +477,45 @@ EsRowLock(Relation rel, TupleTableSlot *slot)
 		elog(ERROR, "unexpected result of locking a row of \"%s\": %d",
 			 RelationGetRelationName(rel), (int) result);
 	return result == TM_Ok;
+}
+
+/* Who created the extension owns its relations. */
+static Oid
+relation_owner(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relation);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/* What was set before comes back with EsOwnerEnd, or with an abort. */
+void
+EsOwnerBegin(EsOwner *before)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_tablespace", ""},
+		{"default_table_access_method", "heap"},
+		{"client_min_messages", "warning"},
+	};
+	Oid			owner = relation_owner(EsCatalogGet()->outbox);
+
+	before->nest = NewGUCNestLevel();
+	GetUserIdAndSecContext(&before->user, &before->context);
+	SetUserIdAndSecContext(owner, before->context | SECURITY_LOCAL_USERID_CHANGE);
+	for (size_t i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
+EsOwnerEnd(const EsOwner *before)
+{
+	AtEOXact_GUC(true, before->nest);
+	SetUserIdAndSecContext(before->user, before->context);
 }

@@ -32,6 +32,8 @@ typedef struct EsCatalog
 	Oid			stream_chunks_pkey;
 	Oid			events;			/* partitioned */
 	Oid			outbox;			/* partitioned */
+	Oid			delayed;
+	Oid			delayed_due_idx;
 	Oid			subscriptions;
 	Oid			subscriptions_name_key;
 	Oid			cursors;
@@ -77,5 +79,16 @@ extern bool EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot s
 
 /* Locks a row FOR NO KEY UPDATE to the end of the transaction; false: it is gone. */
 extern bool EsRowLock(Relation rel, TupleTableSlot *slot);
+
+/* Acting as the owner of es_pg's relations, with settings that nobody chose. */
+typedef struct EsOwner
+{
+	Oid			user;			/* as it was before */
+	int			context;
+	int			nest;
+} EsOwner;
+
+extern void EsOwnerBegin(EsOwner *before);
+extern void EsOwnerEnd(const EsOwner *before);
 
 #endif							/* ES_CATALOG_H */

@@ -36,6 +36,7 @@ extern int	EsChunkSize(EsChunkKind kind);
 extern int	EsChunkCount(EsChunkKind kind);
 
 /* chunk_make.c: making */
+extern bool EsExtensionTryLock(void);
 extern void EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last);
 extern void EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position);
 
@@ -57,5 +58,27 @@ typedef void (*EsRowFiller) (TupleTableSlot *slot, uint32 i, void *arg);
 extern bool EsLeafOpen(EsLeaf *leaf, EsPosition position);
 extern uint32 EsLeafWrite(EsLeaf *leaf, EsPosition position, uint32 first, uint32 end, EsRowFiller fill, void *arg);
 extern void EsLeafClose(EsLeaf *leaf);
+
+/* By what chunks of the outbox are retired: the settings of a session, for its worker. */
+typedef struct EsRetireSettings
+{
+	int			retention;		/* seconds, -1: for ever */
+	int			interval;		/* seconds, -1: never */
+	int			chunk_size;
+} EsRetireSettings;
+
+#define ES_RETIRE_TRIES		20	/* for a chunk that somebody uses */
+
+/* chunk_retire.c: closing and dropping */
+extern void EsChunkRetireInit(void);
+extern void EsChunkRetireSettings(EsRetireSettings *settings);
+extern void EsChunkRetireSet(const EsRetireSettings *settings);
+extern void EsChunkCloseByAge(void);
+extern bool EsChunkRetireStep(EsPosition *position, int *tries);
+extern int	EsChunkCountClosed(void);
+
+/* chunk_maintain.c: the worker that does so */
+extern TimestampTz EsMaintainNext(void);
+extern void EsMaintainSlice(void);
 
 #endif							/* ES_CHUNK_H */

@@ -128,3 +128,17 @@ EsColumnCheckNames(EsColumn *column, uint32 n, const char *what)
 		}
 	}
 }
+
+/* A batch has rows, but not too many. */
+void
+EsBatchCheckSize(uint32 n, const char *what)
+{
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a batch must have at least one %s", what)));
+	if (n > ES_BATCH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a batch must not have more than %d %ss", ES_BATCH_MAX, what)));
+}

@@ -33,6 +33,7 @@ extern int	EsColumnSetArray(EsColumn *column, int n, FunctionCallInfo fcinfo, in
 							 bool required, const char *what);
 extern void EsColumnRefuseNulls(const EsColumn *column, uint32 n, const char *what);
 extern void EsColumnCheckNames(EsColumn *column, uint32 n, const char *what);
+extern void EsBatchCheckSize(uint32 n, const char *what);
 extern void EsArgRequire(bool isnull, const char *what);
 
 #endif							/* ES_COLUMNS_H */

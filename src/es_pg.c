@@ -21,6 +21,7 @@ _PG_init(void)
 	EsHorizonInit();
 	EsChunkInit();
 	EsStreamInit();
+	EsOutboxInit();
 	EsPrivilegeInit();
 	MarkGUCPrefixReserved("es_pg");
 }

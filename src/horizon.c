@@ -336,6 +336,33 @@ EsPositionsDraw(uint32 n)
 	return drawn + 1;
 }
 
+/*
+ * Let nobody draw a position up to "last" any more.  Whoever draws at the same
+ * time either was first, or draws above.  What is left out never had a row and
+ * never will have one, so readers may pass it at once: the mover need not be in
+ * the registry.  It is reserved like any position, so a crash does not go back.
+ */
+void
+EsPositionsSkip(EsPosition last)
+{
+	EsLog	   *log = EsLogGet();
+	EsPosition	drawn;
+
+	if (pg_atomic_read_u32(&log->in_order) == 0)
+		EsIncarnationEnsure(log);
+	drawn = pg_atomic_read_u64(&log->drawn);
+	while (drawn < last)
+	{
+		if (last > pg_atomic_read_u64(&log->reserved))
+		{
+			reserve(log, last - drawn);
+			drawn = pg_atomic_read_u64(&log->drawn);
+		}
+		else if (pg_atomic_compare_exchange_u64(&log->drawn, &drawn, last))
+			break;
+	}
+}
+
 /* The last position drawn by anyone. */
 EsPosition
 EsPositionLast(void)

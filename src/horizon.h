@@ -23,6 +23,8 @@ typedef enum EsChunkKind
 
 #define ES_CHUNK_KINDS	2
 
+#define ES_MAINTAIN_INTERVAL	(60 * USECS_PER_SEC)	/* between slices of maintenance */
+
 /*
  * The shared state of one log: of one sequence in one database.  Lives in
  * shared memory; database and sequence are written under EsShared's lock.
@@ -41,6 +43,8 @@ typedef struct EsLog
 	pg_atomic_uint64 chunk_mark[ES_CHUNK_KINDS];	/* at this position ask for chunks */
 	pg_atomic_uint64 chunk_asked_at[ES_CHUNK_KINDS];	/* when that was last done, a TimestampTz */
 	pg_atomic_uint64 chunk_ahead_until[ES_CHUNK_KINDS]; /* until then a worker is at it, or 0 */
+	pg_atomic_uint64 maintain_at;	/* then a slice of maintenance is due, a TimestampTz */
+	pg_atomic_uint64 delayed_next;	/* no delayed message is due before, a TimestampTz; 0: not known */
 	pg_atomic_uint32 armed;		/* 1: the next commit shall notify */
 	pg_atomic_uint32 reserving; /* 1: a backend is moving reserved ahead */
 	pg_atomic_uint32 chunk_worker;	/* 1: a backend waits for the chunk worker */
@@ -70,6 +74,7 @@ extern EsWriter *EsWriterAt(uint32 i);
 extern void EsRequirePrimary(void);
 extern void EsHorizonCatchUp(EsLog *log);
 extern EsPosition EsPositionsDraw(uint32 n);
+extern void EsPositionsSkip(EsPosition last);
 extern EsPosition EsPositionLast(void);
 extern EsPosition EsHorizonRead(EsLog *log);
 extern bool EsHorizonWriting(void);

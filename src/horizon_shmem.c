@@ -34,6 +34,7 @@
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -42,7 +43,7 @@
 #define REGISTRY_NAME	"es_pg registry"
 #define HEADER_MAGIC	0x65735f70
 #ifndef LAYOUT					/* a test builds a library with another one */
-#define LAYOUT			2		/* grows with every change of EsShared */
+#define LAYOUT			3		/* grows with every change of EsShared */
 #endif
 
 #define LOGS_SMALL		32		/* logs in use at once, out of the slack */
@@ -322,6 +323,8 @@ take_log(Oid sequence, EsPosition bound)
 		pg_atomic_write_u64(&log->chunk_asked_at[kind], 0);
 		pg_atomic_write_u64(&log->chunk_ahead_until[kind], 0);
 	}
+	pg_atomic_write_u64(&log->maintain_at, (uint64) GetCurrentTimestamp() + ES_MAINTAIN_INTERVAL);
+	pg_atomic_write_u64(&log->delayed_next, 0);
 	pg_atomic_write_u32(&log->armed, 0);
 	pg_atomic_write_u32(&log->reserving, 0);
 	pg_atomic_write_u32(&log->chunk_worker, 0);

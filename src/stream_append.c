@@ -356,14 +356,7 @@ check_batch(const EsBatch *batch)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid expected version " INT64_FORMAT, batch->expected),
 				 errhint("Use a version from 0 on, es_any(), es_no_stream() or es_stream_exists().")));
-	if (batch->n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a batch must have at least one event")));
-	if (batch->n > ES_BATCH_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a batch must not have more than %d events", ES_BATCH_MAX)));
+	EsBatchCheckSize(batch->n, "event");
 	(void) EsCategoryLength(batch->stream);
 }
 

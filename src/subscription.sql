@@ -139,6 +139,21 @@ COMMENT ON FUNCTION @extschema@.es_ack(text, integer, bigint, bigint) IS
 Errors: 42704 no such subscription, SE007 the epoch is not the lane''s, 22004, 22023.
 Example: SELECT es_ack(''mailer'', 0, 0, 4711);';
 
+CREATE FUNCTION @extschema@.es_lowest_cursor(source text) RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT pg_catalog.min(COALESCE(c."position", 0))
+      FROM @extschema@.es_subscriptions AS s
+      LEFT JOIN LATERAL (
+           SELECT k."position" FROM @extschema@.es_cursors AS k
+            WHERE k.subscription_id = s.subscription_id AND k.lane = 0
+            ORDER BY k.epoch DESC, k."position" DESC LIMIT 1) AS c ON true
+     WHERE s.source = es_lowest_cursor.source;
+END;
+COMMENT ON FUNCTION @extschema@.es_lowest_cursor(text) IS
+'The position that every subscription to a source (''events'' or ''outbox'') has acknowledged; NULL when there is none. What lies above is kept.
+Example: SELECT es_lowest_cursor(''outbox'');';
+
 CREATE FUNCTION @extschema@.es_maintain()
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -155,9 +170,11 @@ BEGIN
              ORDER BY c.subscription_id DESC, c.lane DESC, c.epoch DESC, c."position" DESC) AS newest
      WHERE old.subscription_id = newest.subscription_id AND old.lane = newest.lane
        AND (old.epoch, old."position") < (newest.epoch, newest."position");
+    PERFORM @extschema@.es_publish_due(10000);
+    PERFORM @extschema@.es_retire_chunks();
 END $$;
 COMMENT ON FUNCTION @extschema@.es_maintain() IS
-'Housekeeping, to be called about once a minute by hand, cron or es-relay: has chunks made ahead, leaves the mark up to which standbys read the log, and deletes cursors that newer ones have replaced.
+'Housekeeping, to be called about once a minute by hand, cron or es-relay: has chunks made ahead, leaves the mark up to which standbys read the log, deletes cursors that newer ones have replaced, publishes up to 10,000 delayed messages that are due, closes and drops chunks of the outbox as es_retire_chunks() does. Call it in a transaction of its own.
 Example: SELECT es_maintain();';
 
 REVOKE ALL ON FUNCTION
@@ -165,5 +182,6 @@ REVOKE ALL ON FUNCTION
     @extschema@.es_drop_subscription(text),
     @extschema@.es_fetch(text, text, integer, interval),
     @extschema@.es_ack(text, integer, bigint, bigint),
+    @extschema@.es_lowest_cursor(text),
     @extschema@.es_maintain()
 FROM PUBLIC;
