@@ -67,14 +67,28 @@ typedef struct EsRetireSettings
 	int			chunk_size;
 } EsRetireSettings;
 
-#define ES_RETIRE_TRIES		20	/* for a chunk that somebody uses */
+/* How far one run of retiring is; it ends where the horizon was at its begin. */
+typedef struct EsRetirement
+{
+	EsPosition	horizon;
+	EsPosition	position;		/* where to go on */
+	int			tries;			/* left of chunks in use */
+} EsRetirement;
+
+typedef enum EsRetireResult
+{
+	ES_RETIRE_DONE,
+	ES_RETIRE_MORE,
+	ES_RETIRE_PAUSE				/* then go on */
+} EsRetireResult;
 
 /* chunk_retire.c: closing and dropping */
 extern void EsChunkRetireInit(void);
 extern void EsChunkRetireSettings(EsRetireSettings *settings);
 extern void EsChunkRetireSet(const EsRetireSettings *settings);
 extern void EsChunkCloseByAge(void);
-extern bool EsChunkRetireStep(EsPosition *position, int *tries);
+extern void EsChunkRetireBegin(EsRetirement *retirement);
+extern EsRetireResult EsChunkRetireStep(EsRetirement *retirement);
 extern int	EsChunkCountClosed(void);
 
 /* chunk_maintain.c: the worker that does so */

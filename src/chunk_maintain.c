@@ -74,18 +74,20 @@ call_maintain(void)
 	SPI_finish();
 }
 
-/* One step in a transaction of its own; what fails is reported and left. */
-static bool
-step(EsPosition *position, int *tries)
+/* One step in a transaction of its own; a chunk that makes it fail is reported and left. */
+static EsRetireResult
+step(EsRetirement *retirement)
 {
-	EsPosition	from = *position;
-	volatile bool more = false;
+	EsPosition	from = retirement->position;
+	volatile EsRetireResult result = ES_RETIRE_DONE;
 
 	PG_TRY();
 	{
 		if (EsWorkerTransactionBegin("es_pg: retiring chunks", false))
 		{
-			more = EsChunkRetireStep(position, tries);
+			if (retirement->horizon == 0)
+				EsChunkRetireBegin(retirement);
+			result = EsChunkRetireStep(retirement);
 			EsWorkerTransactionEnd();
 		}
 	}
@@ -96,10 +98,10 @@ step(EsPosition *position, int *tries)
 		AbortOutOfAnyTransaction();
 		FlushErrorState();
 		RESUME_INTERRUPTS();
-		more = *position > from;
+		result = retirement->position > from ? ES_RETIRE_MORE : ES_RETIRE_DONE;
 	}
 	PG_END_TRY();
-	return more;
+	return result;
 }
 
 /* A pause for whoever uses the chunk. */
@@ -116,8 +118,8 @@ void
 EsMaintainWorkerMain(Datum arg)
 {
 	Order		order;
-	EsPosition	position = 0;
-	int			tries = ES_RETIRE_TRIES;
+	EsRetirement retirement = {0};
+	EsRetireResult result;
 
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
 	am_worker = true;
@@ -130,9 +132,9 @@ EsMaintainWorkerMain(Datum arg)
 		call_maintain();
 		EsWorkerTransactionEnd();
 	}
-	while (step(&position, &tries))
+	while ((result = step(&retirement)) != ES_RETIRE_DONE)
 	{
-		if (tries < ES_RETIRE_TRIES)
+		if (result == ES_RETIRE_PAUSE)
 			pause_before_retry();
 	}
 	proc_exit(0);
@@ -142,11 +144,12 @@ EsMaintainWorkerMain(Datum arg)
 static void
 retire_here(void)
 {
-	EsPosition	position = 0;
-	int			tries = 1;
+	EsRetirement retirement;
 
-	while (EsChunkRetireStep(&position, &tries))
-		tries = 1;
+	EsChunkRetireBegin(&retirement);
+	retirement.tries = 0;
+	while (EsChunkRetireStep(&retirement) != ES_RETIRE_DONE)
+		;
 }
 
 /* es_retire_chunks() */

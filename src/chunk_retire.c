@@ -20,11 +20,10 @@
  * A plain DROP TABLE detaches and drops in one, so a crash leaves the chunk
  * whole or gone.
  *
- * With the locks held everything is looked at again, for a chunk can only get
- * more over, but for the cursors and the map, which are the administrator's.  A
- * reader of es_pg's opens leaves by OID and takes one that is gone for gone: below
- * its own cursor there was nothing left in it.  Any other reader that holds a lock
- * on the leaf or the parent keeps the chunk until the next time.
+ * With the locks held all of it is looked at again.  A reader of es_pg's opens
+ * leaves by OID and takes one that is gone for gone: below its own cursor there
+ * was nothing left in it.  Any other reader that holds a lock on the leaf or the
+ * parent keeps the chunk until the next time.
  */
 #include "chunk.h"
 
@@ -43,6 +42,8 @@
 #include "compat.h"
 #include "outbox.h"
 
+
+#define DROP_TRIES		20		/* of chunks in use, with a pause before the next */
 
 static int	retention = 7 * SECS_PER_DAY;
 static int	interval = SECS_PER_DAY;
@@ -139,14 +140,14 @@ EsChunkCloseByAge(void)
 	EsPositionsSkip(chunk.upper - 1);
 }
 
-/* Can nobody write to a chunk any more? */
+/* Can nobody write to a chunk any more, by a horizon? */
 static bool
-is_closed(const EsChunk *chunk)
+is_closed(const EsChunk *chunk, EsPosition horizon)
 {
-	return chunk->upper - 1 <= EsHorizonRead(EsLogGet());
+	return chunk->upper - 1 <= horizon;
 }
 
-/* May a chunk be dropped?  Its being closed comes first: then all of it is visible. */
+/* May a closed chunk be dropped?  All of it is visible. */
 static bool
 is_over(const EsChunk *chunk)
 {
@@ -154,8 +155,6 @@ is_over(const EsChunk *chunk)
 	EsPosition	lowest;
 	TimestampTz created_at;
 
-	if (!is_closed(chunk))
-		return false;
 	if (!find_edge(chunk, BackwardScanDirection, &last, &created_at))
 		return true;
 	return older_than(created_at, retention) &&
@@ -164,10 +163,10 @@ is_over(const EsChunk *chunk)
 
 /* The first chunk from a position on that is over. */
 static bool
-find_over(EsPosition position, EsChunk *chunk)
+find_over(EsPosition position, EsPosition horizon, EsChunk *chunk)
 {
 	AcceptInvalidationMessages();
-	while (EsChunkFindNext(ES_CHUNK_OUTBOX, position, chunk) && is_closed(chunk))
+	while (EsChunkFindNext(ES_CHUNK_OUTBOX, position, chunk) && is_closed(chunk, horizon))
 	{
 		if (is_over(chunk))
 			return true;
@@ -200,7 +199,7 @@ try_drop(const EsChunk *chunk)
 	if (!EsExtensionTryLock() || !try_lock(chunk))
 		return false;
 	if (EsChunkFind(ES_CHUNK_OUTBOX, chunk->lower, &now) && now.leaf == chunk->leaf &&
-		is_over(&now))
+		is_closed(&now, EsHorizonRead(EsLogGet())) && is_over(&now))
 	{
 		performDeletion(&address, DROP_RESTRICT, 0);
 		CommandCounterIncrement();
@@ -208,36 +207,44 @@ try_drop(const EsChunk *chunk)
 	return true;
 }
 
+void
+EsChunkRetireBegin(EsRetirement *retirement)
+{
+	retirement->horizon = EsHorizonRead(EsLogGet());
+	retirement->position = 0;
+	retirement->tries = DROP_TRIES;
+}
+
 /*
- * One step of retiring: drop the first chunk at or after *position that is over.
- * True while there is more to do; *position is then where to go on.  What somebody
- * uses is tried *tries times in all, and left for the next time.
+ * One step of retiring: drop the first chunk from retirement->position on that is
+ * over, or say that it is in use and shall be tried again after a pause.  What is
+ * still in use when there were enough pauses is left for the next time.
  */
-bool
-EsChunkRetireStep(EsPosition *position, int *tries)
+EsRetireResult
+EsChunkRetireStep(EsRetirement *retirement)
 {
 	EsChunk		chunk;
 
-	if (!find_over(*position, &chunk))
-		return false;
-	*position = chunk.upper;	/* also if it fails */
-	if (try_drop(&chunk) || --*tries <= 0)
-		*tries = ES_RETIRE_TRIES;
-	else
-		*position = chunk.lower;
-	return true;
+	if (!find_over(retirement->position, retirement->horizon, &chunk))
+		return ES_RETIRE_DONE;
+	retirement->position = chunk.upper; /* also if it fails */
+	if (try_drop(&chunk) || --retirement->tries < 0)
+		return ES_RETIRE_MORE;
+	retirement->position = chunk.lower;
+	return ES_RETIRE_PAUSE;
 }
 
 /* How many chunks of the outbox nobody can write to any more. */
 int
 EsChunkCountClosed(void)
 {
+	EsPosition	horizon = EsHorizonRead(EsLogGet());
 	EsPosition	position = 0;
 	EsChunk		chunk;
 	int			n = 0;
 
 	AcceptInvalidationMessages();
-	while (EsChunkFindNext(ES_CHUNK_OUTBOX, position, &chunk) && is_closed(&chunk))
+	while (EsChunkFindNext(ES_CHUNK_OUTBOX, position, &chunk) && is_closed(&chunk, horizon))
 	{
 		position = chunk.upper;
 		n++;

@@ -337,5 +337,6 @@ es_ack(PG_FUNCTION_ARGS)
 				 errmsg("cannot acknowledge position " INT64_FORMAT, PG_GETARG_INT64(3)),
 				 errdetail("It is above the horizon.")));
 	move_cursor(&subscription, (EsPosition) PG_GETARG_INT64(3));
+	EsMaintainSlice();
 	PG_RETURN_VOID();
 }
