@@ -226,13 +226,13 @@ void
 EsStreamInit(void)
 {
 	DefineCustomStringVariable("es_pg.correlation_id",
-							   "Correlation id of events whose append gives none.",
+							   "Correlation id of events and messages whose call gives none.",
 							   NULL, &correlation_id, "", PGC_USERSET, 0, check_id, NULL, NULL);
 	DefineCustomStringVariable("es_pg.causation_id",
-							   "Causation id of events whose append gives none.",
+							   "Causation id of events and messages whose call gives none.",
 							   NULL, &causation_id, "", PGC_USERSET, 0, check_id, NULL, NULL);
 	DefineCustomStringVariable("es_pg.traceparent",
-							   "W3C traceparent of the events appended.",
+							   "W3C traceparent of the events and messages.",
 							   NULL, &traceparent, "", PGC_USERSET, 0, check_traceparent, NULL, NULL);
 	EsCatalogOnInvalidation(EsStreamNamesInvalidate);
 }

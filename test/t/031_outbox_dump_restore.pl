@@ -66,6 +66,9 @@ for my $format ('plain', 'custom')
 	my $restored = es_connect($node, dbname => $name);
 	my $last = $restored->value('SELECT max(position) FROM es_outbox');
 	is_deeply(contents($restored), $expected, "$name: messages, what waits, and chunks are what they were");
+	is($restored->try($_)->{sqlstate}, 'SE008', "$name: nothing is published before somebody says whose log this is: $_")
+	  for q{SELECT es_publish('t', 'Next', '1')}, 'SELECT es_publish_due()', q{SELECT es_publish('t', 'Next', '1', deliver_after => now() + '1 h')};
+	$restored->rows(q{SELECT es_adopt('copied')});
 	cmp_ok($restored->value(q{SELECT es_publish('t', 'Next', '1')}), '>', $last, "$name: the next message has a position above all");
 	is($restored->value('SELECT es_publish_due()'), 10, "$name: what is due is published");
 	is_deeply([ map { $_->[0] } $restored->rows(q{SELECT payload FROM es_outbox WHERE type = 'Due' ORDER BY position}) ],
