@@ -13,10 +13,10 @@
  * that somebody has locked to cancel them.
  *
  * Nobody polls the table.  Shared memory holds a time before which no message is
- * due.  A commit of a delayed message lowers it, after the row is visible.  The
- * end of a transaction that published makes it unknown; who asks next raises it
- * first and then looks, with a snapshot taken after that.  So a commit is seen by
- * that look, or lowers the time after it.
+ * due.  A commit of a delayed message lowers it, after the row is visible.  A
+ * commit that published makes it unknown; who asks next raises it first and then
+ * looks, with a snapshot taken after that.  So a commit is seen by that look, or
+ * lowers the time after it.
  */
 #include "outbox.h"
 
@@ -78,12 +78,13 @@ at_transaction_event(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			lower_next(changed, (uint64) earliest);
-			/* FALLTHROUGH */
-		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
+			lower_next(changed, (uint64) earliest);
 			if (looked)
 				pg_atomic_write_u64(&changed->delayed_next, NOT_KNOWN);
+			changed = NULL;
+			break;
+		case XACT_EVENT_ABORT:
 			changed = NULL;
 			break;
 		default:

@@ -71,6 +71,25 @@ like(PostgreSQL::Test::Utils::slurp_file($node->logfile, $at), qr/cannot drop ta
 $db->rows('DROP VIEW depends');
 is($db->value('SELECT es_retire_chunks()'), 1, 'without the view it goes');
 
+# It neither waits for who uses a chunk, nor lets anybody wait for it.
+$db->rows(q{SELECT es_publish_batch('t', array_fill('T'::text, ARRAY[250]), array_fill('0'::jsonb, ARRAY[250]))});
+($second) = map { $_->[0] } $db->rows(q{SELECT DISTINCT tableoid::regclass FROM es_outbox ORDER BY 1 LIMIT 1});
+$other = es_connect($node);
+$other->rows("BEGIN; LOCK TABLE $second IN ACCESS SHARE MODE");
+$at = -s $node->logfile;
+my $third = es_connect($node);
+my ($waited, $answer) = (0);
+$third->rows("SET lock_timeout = '1ms'");
+$db->send('SELECT es_retire_chunks()');
+until ($answer = $db->receive(0.01))
+{
+	$waited++ if defined $third->try("SELECT count(*) FROM $second")->{sqlstate};
+}
+is($answer->{sqlstate}, undef, 'it comes to its end, although a chunk is in use');
+is($waited, 0, 'and no other reader of that waits');
+unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile, $at), qr/timeout|deadlock/, 'nor does it wait itself');
+$other->rows('COMMIT');
+
 # Without workers.
 $node->append_conf('postgresql.conf', "max_worker_processes = 0\n");
 $node->restart;
