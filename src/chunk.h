@@ -70,6 +70,7 @@ typedef struct EsRetireSettings
 /* How far one run of retiring is; it ends where the horizon was at its begin. */
 typedef struct EsRetirement
 {
+	bool		begun;
 	EsPosition	horizon;
 	EsPosition	position;		/* where to go on */
 	int			tries;			/* left of chunks in use */

@@ -85,7 +85,7 @@ step(EsRetirement *retirement)
 	{
 		if (EsWorkerTransactionBegin("es_pg: retiring chunks", false))
 		{
-			if (retirement->horizon == 0)
+			if (!retirement->begun)
 				EsChunkRetireBegin(retirement);
 			result = EsChunkRetireStep(retirement);
 			EsWorkerTransactionEnd();

@@ -210,6 +210,7 @@ try_drop(const EsChunk *chunk)
 void
 EsChunkRetireBegin(EsRetirement *retirement)
 {
+	retirement->begun = true;
 	retirement->horizon = EsHorizonRead(EsLogGet());
 	retirement->position = 0;
 	retirement->tries = DROP_TRIES;
