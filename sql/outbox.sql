@@ -140,8 +140,9 @@ SELECT type, key FROM message;
 SELECT bool_and(created_at > now() - interval '1 min') AS new_time FROM es_outbox WHERE type = 'PayNow';
 SELECT type FROM es_delayed;
 -- Until then it can be taken back, by its id.
-SELECT es_cancel_delayed(es_uuid('test', 'bytes'));
-SELECT es_cancel_delayed(es_uuid('test', 'bytes'));
+SELECT es_cancel_delayed('orders', es_uuid('test', 'bytes'));
+SELECT es_cancel_delayed('reminders', es_uuid('test', 'bytes'));
+SELECT es_cancel_delayed('reminders', es_uuid('test', 'bytes'));
 SELECT count(*) FROM es_delayed;
 -- At most so many at a time.
 SELECT count(es_publish('due', i::text, '1', deliver_after => now() + '1 h')) AS positions FROM generate_series(1, 5) AS i;
@@ -243,12 +244,20 @@ SET ROLE es_pg_publisher;
 SET SESSION es_pg.max_outbox_backlog = 0;
 SELECT es_publish('orders', 'T', '1') IS NOT NULL AS published,
        es_publish('orders', 'T', '1', deliver_after => now() + '1 h', message_id => es_uuid('test', 'mine')) IS NULL AS delayed;
-SELECT es_publish_due(), es_cancel_delayed(es_uuid('test', 'mine'));
+SELECT es_publish_due(), es_cancel_delayed('orders', es_uuid('test', 'mine'));
 INSERT INTO es_outbox (position, created_at, message_id, topic, type) VALUES (1, now(), gen_random_uuid(), 't', 't');
 RESET ROLE;
 REVOKE ALL ON FUNCTION es_publish, es_publish_due, es_cancel_delayed FROM es_pg_publisher;
--- The limit holds for who may only publish, too.
-ALTER ROLE es_pg_publisher SET es_pg.max_outbox_backlog = 1;
+-- es_grant says the same in a word, and can limit it to topics.
+SELECT es_grant('es_pg_publisher', 'publish', 'orders');
+SET ROLE es_pg_publisher;
+SELECT es_publish('orders', 'T', '1') IS NOT NULL AS published;
+SELECT es_publish('invoices', 'T', '1');
+SELECT es_publish_batch('invoices', '{T}', '{1}');
+SELECT es_publish_binary('invoices', 'T', '', 'text/plain');
+SELECT es_cancel_delayed('invoices', es_uuid('test', 'mine'));
+RESET ROLE;
+SELECT es_revoke('es_pg_publisher', 'publish');
 DROP ROLE es_pg_publisher;
 
 -- The tables. A partitioned table has no rows of its own, so it is not registered for dumps.

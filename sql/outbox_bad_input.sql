@@ -86,7 +86,7 @@ SELECT call, refusal('SELECT es_publish_batch(' || call || ')') FROM (VALUES
 
 SELECT call, refusal('SELECT ' || call) FROM (VALUES
     ('es_publish_due(0)'), ('es_publish_due(-1)'), ('es_publish_due(1000001)'),
-    ('es_cancel_delayed(NULL)'), ($$es_cancel_delayed('no uuid')$$),
+    ($$es_cancel_delayed(NULL, gen_random_uuid())$$), ($$es_cancel_delayed('t', NULL)$$), ($$es_cancel_delayed('t', 'no uuid')$$),
     ($$set_config('es_pg.outbox_retention', '-2', true)$$),
     ($$set_config('es_pg.outbox_chunk_interval', 'soon', true)$$),
     ($$set_config('es_pg.max_outbox_backlog', '-1', true)$$)) AS v(call);
@@ -112,6 +112,9 @@ SELECT es_publish_binary('t', 'T', '', 'text/plain');
 ROLLBACK;
 BEGIN READ ONLY;
 SELECT es_publish_due();
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT es_cancel_delayed('t', gen_random_uuid());
 ROLLBACK;
 BEGIN READ ONLY;
 SELECT es_retire_chunks();

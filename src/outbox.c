@@ -24,6 +24,7 @@
 #include "utils/uuid.h"
 
 #include "chunk.h"
+#include "privilege.h"
 #include "stream.h"
 
 PG_FUNCTION_INFO_V1(es_publish);
@@ -93,13 +94,23 @@ EsPublish(const EsMessages *messages)
 	return last;
 }
 
+/* The topic, the first argument of all that publishes, if the user may publish to it. */
+text *
+EsArgTopic(FunctionCallInfo fcinfo)
+{
+	text	   *topic = EsArgName(fcinfo, 0, "topic");
+
+	EsPrivilegeCheck(fcinfo, ES_PRIVILEGE_PUBLISH, VARDATA_ANY(topic), VARSIZE_ANY_EXHDR(topic));
+	return topic;
+}
+
 /* What every form takes: the topic and the trace. */
 static void
 begin_messages(EsMessages *messages, FunctionCallInfo fcinfo, uint32 n)
 {
 	memset(messages, 0, sizeof(*messages));
 	messages->n = n;
-	EsColumnSetText(&messages->columns[Anum_es_outbox_topic], EsArgName(fcinfo, 0, "topic"));
+	EsColumnSetText(&messages->columns[Anum_es_outbox_topic], EsArgTopic(fcinfo));
 	EsColumnSetText(&messages->columns[Anum_es_outbox_traceparent], EsSettingTraceparent());
 }
 

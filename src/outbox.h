@@ -40,6 +40,7 @@ typedef struct EsMessages
 } EsMessages;
 
 /* outbox.c */
+extern text *EsArgTopic(FunctionCallInfo fcinfo);
 extern EsPosition EsPublish(const EsMessages *messages);
 extern void EsMessageValues(const EsMessages *messages, uint32 i, Datum *values, bool *nulls);
 

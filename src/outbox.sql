@@ -83,24 +83,17 @@ COMMENT ON FUNCTION @extschema@.es_publish_due(integer) IS
 Errors: 22023, 25006 read-only transaction.
 Example: SELECT es_publish_due();';
 
-CREATE FUNCTION @extschema@.es_cancel_delayed(message_id uuid) RETURNS boolean
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF message_id IS NULL THEN
-        RAISE EXCEPTION 'message id must not be null' USING ERRCODE = 'null_value_not_allowed';
-    END IF;
-    DELETE FROM @extschema@.es_delayed AS d WHERE d.message_id = es_cancel_delayed.message_id;
-    RETURN FOUND;
-END $$;
-COMMENT ON FUNCTION @extschema@.es_cancel_delayed(uuid) IS
-'Removes the delayed messages with this id, in the caller''s transaction. True: they will not be published; false: there is none, or it was published already.
-Errors: 22004.
-Example: SELECT es_cancel_delayed(''0190163d-8694-739b-aea5-966c26f8ad91'');';
+CREATE FUNCTION @extschema@.es_cancel_delayed(topic text, message_id uuid) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_cancel_delayed(text, uuid) IS
+'Removes the delayed messages of a topic with this id, in the caller''s transaction. True: they will not be published; false: there is none, or it was published already.
+Errors: 22004, 22023, 25006 read-only transaction.
+Example: SELECT es_cancel_delayed(''reminders'', ''0190163d-8694-739b-aea5-966c26f8ad91'');';
 
 REVOKE ALL ON FUNCTION
     @extschema@.es_publish(text, text, jsonb, text, jsonb, uuid, timestamptz, text, text),
     @extschema@.es_publish_batch(text, text[], jsonb[], text[], jsonb[], uuid[], text, text),
     @extschema@.es_publish_binary(text, text, bytea, text, text, jsonb, uuid, timestamptz, text, text),
     @extschema@.es_publish_due(integer),
-    @extschema@.es_cancel_delayed(uuid)
+    @extschema@.es_cancel_delayed(text, uuid)
 FROM PUBLIC;

@@ -54,6 +54,7 @@ enum
 #define Natts_es_delayed	(Natts_es_outbox - Anum_es_outbox_message_id + Anum_es_delayed_message_id)
 
 PG_FUNCTION_INFO_V1(es_publish_due);
+PG_FUNCTION_INFO_V1(es_cancel_delayed);
 
 /* What this transaction has done to es_delayed. */
 static EsLog *changed = NULL;
@@ -245,4 +246,28 @@ es_publish_due(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_count must be between 1 and %d", ES_BATCH_MAX)));
 	PG_RETURN_INT32((int32) EsDelayedPublishDue(max));
+}
+
+/* es_cancel_delayed(topic, message_id) */
+Datum
+es_cancel_delayed(PG_FUNCTION_ARGS)
+{
+	Oid			types[] = {TEXTOID, UUIDOID};
+	Datum		values[] = {PointerGetDatum(EsArgTopic(fcinfo)), PG_GETARG_DATUM(1)};
+	EsOwner		before;
+	bool		found;
+
+	EsArgRequire(PG_ARGISNULL(1), "message id");
+	PreventCommandIfReadOnly("es_cancel_delayed()");
+	PreventCommandIfParallelMode("es_cancel_delayed()");
+	EsOwnerBegin(&before);
+	SPI_connect();
+	if (SPI_execute_with_args(psprintf("DELETE FROM %s.es_delayed WHERE topic = $1 AND message_id = $2",
+									   quote_identifier(get_namespace_name(EsCatalogGet()->schema))),
+							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete delayed messages");
+	found = SPI_processed > 0;
+	SPI_finish();
+	EsOwnerEnd(&before);
+	PG_RETURN_BOOL(found);
 }
