@@ -33,6 +33,8 @@ typedef struct EsLog
 {
 	Oid			database;
 	Oid			sequence;
+	pg_atomic_uint64 maintain_at;	/* then a slice of maintenance is due, a TimestampTz */
+	pg_atomic_uint64 delayed_next;	/* no delayed message is due before, a TimestampTz; 0: not known */
 
 	/* Written by every append, so on a cache line of its own. */
 	pg_atomic_uint64 drawn pg_attribute_aligned(PG_CACHE_LINE_SIZE);	/* last position drawn */
@@ -43,8 +45,6 @@ typedef struct EsLog
 	pg_atomic_uint64 chunk_mark[ES_CHUNK_KINDS];	/* at this position ask for chunks */
 	pg_atomic_uint64 chunk_asked_at[ES_CHUNK_KINDS];	/* when that was last done, a TimestampTz */
 	pg_atomic_uint64 chunk_ahead_until[ES_CHUNK_KINDS]; /* until then a worker is at it, or 0 */
-	pg_atomic_uint64 maintain_at;	/* then a slice of maintenance is due, a TimestampTz */
-	pg_atomic_uint64 delayed_next;	/* no delayed message is due before, a TimestampTz; 0: not known */
 	pg_atomic_uint32 armed;		/* 1: the next commit shall notify */
 	pg_atomic_uint32 reserving; /* 1: a backend is moving reserved ahead */
 	pg_atomic_uint32 chunk_worker;	/* 1: a backend waits for the chunk worker */
