@@ -177,6 +177,15 @@ EsCatalogGet(void)
 	return &catalog;
 }
 
+/* The answer to a relation that is gone. */
+void
+EsRefuseDropped(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("extension \"es_pg\" was dropped meanwhile")));
+}
+
 /*
  * Open a table of the extension's by its OID.  It may be dropped while one
  * waits for the lock.
@@ -187,9 +196,7 @@ EsTableOpen(Oid table, LOCKMODE lockmode)
 	Relation	rel = try_table_open(table, lockmode);
 
 	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"es_pg\" was dropped meanwhile")));
+		EsRefuseDropped();
 	return rel;
 }
 
@@ -389,7 +396,7 @@ EsTargetClose(EsTarget *target)
 void
 EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls)
 {
-	Relation	rel = table_open(relation, RowExclusiveLock);
+	Relation	rel = EsTableOpen(relation, RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	EsTarget	target;
 

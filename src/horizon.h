@@ -79,7 +79,8 @@ extern EsPosition EsPositionLast(void);
 extern EsPosition EsHorizonRead(EsLog *log);
 extern bool EsHorizonWriting(void);
 extern void EsBoundMove(Oid sequence, EsPosition bound);
-extern void EsHorizonAdopt(EsLog *log);
+extern void EsReservingBegin(EsLog *log);
+extern void EsReservingEnd(EsPosition position);
 
 /* A life of the log: an incarnation and the position after which it begins. */
 typedef struct EsLife

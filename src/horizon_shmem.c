@@ -244,12 +244,15 @@ EsShmemInit(void)
 EsPosition
 EsBoundRead(Oid sequence)
 {
-	Relation	rel = relation_open(sequence, AccessShareLock);
-	Buffer		buffer = ReadBuffer(rel, 0);
+	Relation	rel = try_relation_open(sequence, AccessShareLock);
+	Buffer		buffer;
 	Page		page;
 	HeapTupleHeader tuple;
 	EsPosition	bound;
 
+	if (rel == NULL)
+		EsRefuseDropped();
+	buffer = ReadBuffer(rel, 0);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	tuple = (HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber));

@@ -132,7 +132,7 @@ EsDelay(const EsMessages *messages, TimestampTz deliver_after)
 static uint64
 probe_next(Snapshot snapshot)
 {
-	Relation	rel = table_open(EsCatalogGet()->delayed, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->delayed, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->delayed_due_idx, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	uint64		next = NONE_DUE;

@@ -84,7 +84,7 @@ typedef struct Delivery
 static EsPosition
 read_cursor(int32 id, Snapshot snapshot)
 {
-	Relation	rel = table_open(EsCatalogGet()->cursors, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->cursors, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->cursors_pkey, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	ScanKeyData keys[2];
@@ -118,7 +118,7 @@ array_or_null(TupleTableSlot *slot, AttrNumber column)
 static void
 read_subscription(const text *name, Snapshot snapshot, bool lock, Subscription *subscription)
 {
-	Relation	rel = table_open(EsCatalogGet()->subscriptions, lock ? RowExclusiveLock : AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->subscriptions, lock ? RowExclusiveLock : AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		isnull;
 
