@@ -7,6 +7,7 @@
 #define ES_CATALOG_H
 
 #include "es_pg.h"
+#include "compat.h"
 
 #include "access/heapam.h"
 #include "access/sdir.h"
@@ -61,7 +62,7 @@ typedef struct EsTarget
 } EsTarget;
 
 extern const char *EsInsertObstacle(Relation rel);
-extern void EsInsertRefuse(const char *table, const char *obstacle) pg_attribute_noreturn();
+ES_NORETURN extern void EsInsertRefuse(const char *table, const char *obstacle);
 extern void EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative);
 extern void EsTargetInsert(EsTarget *target, TupleTableSlot *slot);
 extern void EsTargetInsertMany(EsTarget *target, TupleTableSlot **slots, int n,

@@ -324,7 +324,7 @@ sub memory { my ($what) = @_; open my $in, '<', '/proc/' . $db->pid . '/status' 
 	cmp_ok(memory('RssAnon'), '<', $before + 50_000, 'with little memory');
 }
 {
-	my $n = 30000;
+	my $n = 100000;
 	$db->rows('CREATE DATABASE chunks');
 	my $chunks = es_connect($node, dbname => 'chunks');
 	$chunks->rows('CREATE EXTENSION es_pg');
