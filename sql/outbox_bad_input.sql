@@ -1,13 +1,13 @@
 -- outbox_bad_input: what publish refuses, how, and that nothing came of it.
 CREATE EXTENSION es_pg;
 
--- Runs a statement; returns SQLSTATE and message of its refusal.
+-- Runs a statement; returns SQLSTATE and message of its refusal, where a setting's range has a unit only from 17 on.
 CREATE FUNCTION refusal(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE statement;
     RETURN 'not refused';
 EXCEPTION WHEN OTHERS THEN
-    RETURN SQLSTATE || ' ' || replace(SQLERRM, repeat('x', 100), 'x...x');
+    RETURN SQLSTATE || ' ' || regexp_replace(replace(SQLERRM, repeat('x', 100), 'x...x'), ' s( \.\.|\))', '\1', 'g');
 END $$;
 
 SELECT call, refusal('SELECT es_publish(' || call || ')') FROM (VALUES
