@@ -500,6 +500,26 @@ relation_owner(Oid relation)
 	return owner;
 }
 
+/*
+ * Have settings, pairs of name and value, whatever the session chose.  What was
+ * set before comes back with AtEOXact_GUC and the returned level, or with an abort.
+ */
+int
+EsSettingsBegin(const char *const (*settings)[2], int n)
+{
+	int			nest = NewGUCNestLevel();
+
+	for (int i = 0; i < n; i++)
+	{
+		const char *now = GetConfigOption(settings[i][0], false, false);
+
+		if (now == NULL || strcmp(now, settings[i][1]) != 0)
+			(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	}
+	return nest;
+}
+
 /* What was set before comes back with EsOwnerEnd, or with an abort. */
 void
 EsOwnerBegin(EsOwner *before)
@@ -512,12 +532,9 @@ EsOwnerBegin(EsOwner *before)
 	};
 	Oid			owner = relation_owner(EsCatalogGet()->outbox);
 
-	before->nest = NewGUCNestLevel();
 	GetUserIdAndSecContext(&before->user, &before->context);
 	SetUserIdAndSecContext(owner, before->context | SECURITY_LOCAL_USERID_CHANGE);
-	for (size_t i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	before->nest = EsSettingsBegin(settings, lengthof(settings));
 }
 
 void

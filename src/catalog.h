@@ -82,6 +82,8 @@ extern bool EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot s
 /* Locks a row FOR NO KEY UPDATE to the end of the transaction; false: it is gone. */
 extern bool EsRowLock(Relation rel, TupleTableSlot *slot);
 
+extern int	EsSettingsBegin(const char *const (*settings)[2], int n);
+
 /* Acting as the owner of es_pg's relations, with settings that nobody chose. */
 typedef struct EsOwner
 {

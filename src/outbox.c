@@ -154,8 +154,9 @@ set_single(EsMessages *messages, FunctionCallInfo fcinfo, int arg)
 	check_headers(messages);
 }
 
-static void
-check_may_publish(const char *function)
+/* May this transaction publish, and has the outbox room?  Called before EsPublish. */
+void
+EsPublishCheck(const char *function)
 {
 	PreventCommandIfReadOnly(function);
 	PreventCommandIfParallelMode(function);
@@ -196,7 +197,7 @@ es_publish(PG_FUNCTION_ARGS)
 	EsColumnSet(&messages.columns[Anum_es_outbox_payload], PG_GETARG_DATUM(2));
 	set_single(&messages, fcinfo, 3);
 	set_ids(&messages, fcinfo, 7);
-	check_may_publish("es_publish()");
+	EsPublishCheck("es_publish()");
 	return publish_at(&messages, fcinfo, 6);
 }
 
@@ -214,7 +215,7 @@ es_publish_binary(PG_FUNCTION_ARGS)
 	EsColumnSetText(&messages.columns[Anum_es_outbox_content_type], EsArgName(fcinfo, 3, "content type"));
 	set_single(&messages, fcinfo, 4);
 	set_ids(&messages, fcinfo, 8);
-	check_may_publish("es_publish_binary()");
+	EsPublishCheck("es_publish_binary()");
 	return publish_at(&messages, fcinfo, 7);
 }
 
@@ -245,7 +246,7 @@ es_publish_batch(PG_FUNCTION_ARGS)
 	EsColumnCheckNames(&messages.columns[Anum_es_outbox_key], messages.n, "message key");
 	check_headers(&messages);
 	set_ids(&messages, fcinfo, 6);
-	check_may_publish("es_publish_batch()");
+	EsPublishCheck("es_publish_batch()");
 	PG_RETURN_INT64((int64) EsPublish(&messages));
 }
 

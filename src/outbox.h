@@ -41,6 +41,7 @@ typedef struct EsMessages
 
 /* outbox.c */
 extern text *EsArgTopic(FunctionCallInfo fcinfo);
+extern void EsPublishCheck(const char *function);
 extern EsPosition EsPublish(const EsMessages *messages);
 extern void EsMessageValues(const EsMessages *messages, uint32 i, Datum *values, bool *nulls);
 
