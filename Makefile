@@ -62,6 +62,7 @@ INSTALL_SQL = \
 	src/horizon.sql \
 	src/stream.sql \
 	src/outbox.sql \
+	src/capture.sql \
 	src/chunk.sql \
 	src/subscription.sql \
 	src/outbox_status.sql \

@@ -22,6 +22,7 @@ _PG_init(void)
 	EsChunkInit();
 	EsStreamInit();
 	EsOutboxInit();
+	EsCaptureInit();
 	EsPrivilegeInit();
 	MarkGUCPrefixReserved("es_pg");
 }

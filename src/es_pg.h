@@ -34,6 +34,7 @@ extern void EsHorizonInit(void);
 extern void EsChunkInit(void);
 extern void EsStreamInit(void);
 extern void EsOutboxInit(void);
+extern void EsCaptureInit(void);
 extern void EsPrivilegeInit(void);
 
 #endif							/* ES_PG_H */
