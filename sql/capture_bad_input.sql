@@ -116,7 +116,7 @@ TRUNCATE es_outbox;
 TRUNCATE t;
 
 --
--- Rights: EXECUTE on es_capture() to attach it. Who then writes the table needs
+-- Rights: 'capture' to attach it, for any topic. Who then writes the table needs
 -- none, and no search path of his changes anything.
 --
 CREATE ROLE es_pg_owner;
@@ -127,11 +127,12 @@ GRANT INSERT, UPDATE ON owned TO es_pg_writer;
 SET ROLE es_pg_owner;
 CREATE TRIGGER capture AFTER INSERT OR UPDATE ON owned FOR EACH ROW EXECUTE FUNCTION es_capture('owned');
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION es_capture TO es_pg_owner;
+SELECT es_grant('es_pg_owner', 'capture', 'owned');
+SELECT es_grant('es_pg_owner', 'capture');
 SET ROLE es_pg_owner;
 CREATE TRIGGER capture AFTER INSERT OR UPDATE ON owned FOR EACH ROW EXECUTE FUNCTION es_capture('owned');
 RESET ROLE;
-REVOKE EXECUTE ON FUNCTION es_capture FROM es_pg_owner;
+SELECT es_revoke('es_pg_owner', 'capture');
 CREATE SCHEMA evil AUTHORIZATION es_pg_writer;
 SET ROLE es_pg_writer;
 CREATE FUNCTION evil.to_jsonb(anyelement) RETURNS jsonb LANGUAGE sql AS $$ SELECT '"evil"'::jsonb $$;
