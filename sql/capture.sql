@@ -213,6 +213,16 @@ MERGE INTO ways AS w USING (VALUES (1, 10), (2, NULL), (4, 4)) AS n (id, v) ON w
     WHEN NOT MATCHED THEN INSERT VALUES (n.id, n.v);
 WITH gone AS (DELETE FROM ways WHERE id = 4 RETURNING id) INSERT INTO ways SELECT id + 1, 0 FROM gone;
 SELECT * FROM told();
+-- Another AFTER trigger that changes the row again: triggers fire in the order of
+-- their names, so es_capture() tells in order if its trigger comes first.
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE ways SET v = 100 WHERE id = new.id; RETURN NULL; END $$;
+CREATE TRIGGER again AFTER INSERT ON ways FOR EACH ROW EXECUTE FUNCTION again();
+INSERT INTO ways VALUES (7, 0);
+ALTER TRIGGER ways_capture ON ways RENAME TO a_capture;
+INSERT INTO ways VALUES (8, 0), (9, 0);
+SELECT type, key, after->'v' AS v FROM told();
+DROP TRIGGER again ON ways;
+ALTER TRIGGER a_capture ON ways RENAME TO ways_capture;
 -- Foreign keys that cascade.
 CREATE TABLE part (id integer PRIMARY KEY, way integer REFERENCES ways ON UPDATE CASCADE ON DELETE SET NULL);
 CREATE TRIGGER part_capture AFTER UPDATE ON part FOR EACH ROW EXECUTE FUNCTION es_capture('ways');
