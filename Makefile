@@ -2,8 +2,10 @@
 #
 #   make            build everything, installs nothing
 #   make install    extension into PG_CONFIG's server, es-relay into RELAY_BINDIR (both below DESTDIR)
-#   make check      the whole test suite in a temporary cluster; check-regress, check-isolation,
-#                   check-pgtap, check-tap, check-relay run one part, T=name one test of it
+#   make check      the whole test suite in temporary clusters, on PG_CONFIG's server and then on PostgreSQL 17 in
+#                   a folder of its own (ES_ONLY_HERE=1: without it); check-regress, check-isolation, check-pgtap,
+#                   check-tap, check-relay run one part on PG_CONFIG's server, check-15, -17, -18 all on that
+#                   version, or PART=name; T=name runs one test
 #   make ES_DEBUG_POINTS=1   es_pg with src/debug_point.h's places to break it at, and assertions; for tests
 #                   (test/debug-build makes it in a copy of the tree, since objects do not mix)
 #   make demo       the tour; make bench the figures; make setup the Debian packages for all of it
@@ -29,7 +31,7 @@ check:
 	+@T='$(T)' test/run
 
 check-%:
-	+@T='$(T)' test/run $*
+	+@T='$(T)' test/run $* $(PART)
 
 setup:
 	@test/setup
@@ -60,11 +62,13 @@ INSTALL_SQL = \
 	src/horizon.sql \
 	src/stream.sql \
 	src/outbox.sql \
+	src/capture.sql \
 	src/chunk.sql \
 	src/subscription.sql \
 	src/subscription_parked.sql \
 	src/subscription_admin.sql \
 	src/subscription_status.sql \
+	src/outbox_status.sql \
 	src/privilege.sql \
 	src/es_pg.sql
 

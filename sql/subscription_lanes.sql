@@ -109,9 +109,9 @@ SELECT lane, owner IS NOT NULL AS owned, position = (SELECT min(position) FROM l
 --
 SELECT es_seek_subscription('work', 0);
 SELECT es_alter_subscription('work', max_lag_messages => 20);
-SELECT es_subscription_floor('events'), es_subscription_floor('outbox');
+SELECT es_lowest_cursor('events'), es_lowest_cursor('outbox');
 SELECT es_suspend_lagging();
-SELECT es_suspend_lagging(), es_subscription_floor('events');
+SELECT es_suspend_lagging(), es_lowest_cursor('events');
 SELECT state, reason FROM es_subscriptions;
 SELECT * FROM es_fetch('work', 'a');
 SELECT es_pause_subscription('work');

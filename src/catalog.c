@@ -32,6 +32,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 
@@ -58,6 +59,8 @@ static const char *const relation_names[] = {
 	"es_stream_chunks_pkey",
 	"es_events",
 	"es_outbox",
+	"es_delayed",
+	"es_delayed_due_idx",
 	"es_subscriptions",
 	"es_subscriptions_name_key",
 	"es_cursors",
@@ -182,6 +185,15 @@ EsCatalogGet(void)
 	return &catalog;
 }
 
+/* The answer to a relation that is gone. */
+void
+EsRefuseDropped(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("extension \"es_pg\" was dropped meanwhile")));
+}
+
 /*
  * Open a table of the extension's by its OID.  It may be dropped while one
  * waits for the lock.
@@ -192,9 +204,7 @@ EsTableOpen(Oid table, LOCKMODE lockmode)
 	Relation	rel = try_table_open(table, lockmode);
 
 	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"es_pg\" was dropped meanwhile")));
+		EsRefuseDropped();
 	return rel;
 }
 
@@ -394,7 +404,7 @@ EsTargetClose(EsTarget *target)
 void
 EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls)
 {
-	Relation	rel = table_open(relation, RowExclusiveLock);
+	Relation	rel = EsTableOpen(relation, RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	EsTarget	target;
 
@@ -458,7 +468,7 @@ EsNameProbe(Relation rel, Oid name_key, const text *name, Snapshot snapshot,
 void
 EsProbeOpen(EsProbe *probe, Oid relation, Oid index)
 {
-	probe->rel = table_open(relation, AccessShareLock);
+	probe->rel = EsTableOpen(relation, AccessShareLock);
 	probe->index = index_open(index, AccessShareLock);
 	probe->slot = table_slot_create(probe->rel, NULL);
 }
@@ -507,27 +517,62 @@ EsRowLock(Relation rel, TupleTableSlot *slot)
 	return EsRowLockAs(rel, slot, LockTupleNoKeyExclusive, LockWaitBlock) == TM_Ok;
 }
 
-/*
- * Become the owner of a relation, until EsOwnerEnd or the end of the
- * (sub)transaction, for SQL that names everything but operators.
- */
-void
-EsOwnerBegin(EsOwner *owner, Oid relation)
-{
-	Relation	rel = table_open(relation, AccessShareLock);
-	Oid			to = rel->rd_rel->relowner;
 
-	table_close(rel, AccessShareLock);
-	owner->nest = NewGUCNestLevel();
-	GetUserIdAndSecContext(&owner->user, &owner->context);
-	SetUserIdAndSecContext(to, owner->context | SECURITY_LOCAL_USERID_CHANGE);
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+
+/* Who created the extension owns its relations. */
+static Oid
+relation_owner(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relation);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
+ * Have settings, pairs of name and value, whatever the session chose.  What was
+ * set before comes back with AtEOXact_GUC and the returned level, or with an abort.
+ */
+int
+EsSettingsBegin(const char *const (*settings)[2], int n)
+{
+	int			nest = NewGUCNestLevel();
+
+	for (int i = 0; i < n; i++)
+	{
+		const char *now = GetConfigOption(settings[i][0], false, false);
+
+		if (now == NULL || strcmp(now, settings[i][1]) != 0)
+			(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	}
+	return nest;
+}
+
+/* What was set before comes back with EsOwnerEnd, or with an abort. */
+void
+EsOwnerBegin(EsOwner *before)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_tablespace", ""},
+		{"default_table_access_method", "heap"},
+		{"client_min_messages", "warning"},
+	};
+	Oid			owner = relation_owner(EsCatalogGet()->outbox);
+
+	GetUserIdAndSecContext(&before->user, &before->context);
+	SetUserIdAndSecContext(owner, before->context | SECURITY_LOCAL_USERID_CHANGE);
+	before->nest = EsSettingsBegin(settings, lengthof(settings));
 }
 
 void
-EsOwnerEnd(const EsOwner *owner)
+EsOwnerEnd(const EsOwner *before)
 {
-	AtEOXact_GUC(true, owner->nest);
-	SetUserIdAndSecContext(owner->user, owner->context);
+	AtEOXact_GUC(true, before->nest);
+	SetUserIdAndSecContext(before->user, before->context);
 }

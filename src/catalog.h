@@ -7,6 +7,7 @@
 #define ES_CATALOG_H
 
 #include "es_pg.h"
+#include "compat.h"
 
 #include "access/heapam.h"
 #include "access/sdir.h"
@@ -34,6 +35,8 @@ typedef struct EsCatalog
 	Oid			stream_chunks_pkey;
 	Oid			events;			/* partitioned */
 	Oid			outbox;			/* partitioned */
+	Oid			delayed;
+	Oid			delayed_due_idx;
 	Oid			subscriptions;
 	Oid			subscriptions_name_key;
 	Oid			cursors;
@@ -53,6 +56,7 @@ typedef struct EsCatalog
 /* Valid until the next invalidation message is accepted: do not keep it. */
 extern const EsCatalog *EsCatalogGet(void);
 
+extern void EsRefuseDropped(void) pg_attribute_noreturn();
 extern Relation EsTableOpen(Oid table, LOCKMODE lockmode);
 
 /* Called with the OID of each relation that changed; InvalidOid is all. */
@@ -68,7 +72,7 @@ typedef struct EsTarget
 } EsTarget;
 
 extern const char *EsInsertObstacle(Relation rel);
-extern void EsInsertRefuse(const char *table, const char *obstacle) pg_attribute_noreturn();
+ES_NORETURN extern void EsInsertRefuse(const char *table, const char *obstacle);
 extern void EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative);
 extern void EsTargetInsert(EsTarget *target, TupleTableSlot *slot);
 extern void EsTargetInsertMany(EsTarget *target, TupleTableSlot **slots, int n,
@@ -100,15 +104,17 @@ typedef struct EsProbe
 extern void EsProbeOpen(EsProbe *probe, Oid relation, Oid index);
 extern void EsProbeClose(EsProbe *probe);
 
-/* The owner of es_pg's relations, for a while, with a search_path that nobody chose. */
+extern int	EsSettingsBegin(const char *const (*settings)[2], int n);
+
+/* Acting as the owner of es_pg's relations, with settings that nobody chose. */
 typedef struct EsOwner
 {
-	Oid			user;
+	Oid			user;			/* as it was before */
 	int			context;
 	int			nest;
 } EsOwner;
 
-extern void EsOwnerBegin(EsOwner *owner, Oid relation);
-extern void EsOwnerEnd(const EsOwner *owner);
+extern void EsOwnerBegin(EsOwner *before);
+extern void EsOwnerEnd(const EsOwner *before);
 
 #endif							/* ES_CATALOG_H */

@@ -74,6 +74,7 @@ EsChunkInit(void)
 							"Existing chunks keep their size.",
 							&outbox_chunk_size, 1000000, 100, PG_INT32_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	EsChunkRetireInit();
 	EsCatalogOnInvalidation(invalidate);
 }
 

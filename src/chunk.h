@@ -10,6 +10,7 @@
 #include "storage/lockdefs.h"
 #include "utils/rel.h"
 
+#include "catalog.h"
 #include "horizon.h"
 
 /* One chunk: positions from lower to below upper. */
@@ -35,7 +36,64 @@ extern int	EsChunkSize(EsChunkKind kind);
 extern int	EsChunkCount(EsChunkKind kind);
 
 /* chunk_make.c: making */
+extern bool EsExtensionTryLock(void);
 extern void EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last);
 extern void EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position);
+
+/* The chunk that a writer is at, open for inserts; begins as {kind, natts}. */
+typedef struct EsLeaf
+{
+	EsChunkKind kind;
+	int			natts;			/* columns that the writer knows */
+	bool		is_open;
+	EsChunk		chunk;
+	EsTarget	target;
+	TupleTableSlot *slot;
+} EsLeaf;
+
+/* Gives the columns of row i; those it leaves alone are null. */
+typedef void (*EsRowFiller) (TupleTableSlot *slot, uint32 i, void *arg);
+
+/* chunk_write.c: writing */
+extern bool EsLeafOpen(EsLeaf *leaf, EsPosition position);
+extern uint32 EsLeafWrite(EsLeaf *leaf, EsPosition position, uint32 first, uint32 end, EsRowFiller fill, void *arg);
+extern void EsLeafClose(EsLeaf *leaf);
+
+/* By what chunks of the outbox are retired: the settings of a session, for its worker. */
+typedef struct EsRetireSettings
+{
+	int			retention;		/* seconds, -1: for ever */
+	int			interval;		/* seconds, -1: never */
+	int			chunk_size;
+} EsRetireSettings;
+
+/* How far one run of retiring is; it ends where the horizon was at its begin. */
+typedef struct EsRetirement
+{
+	bool		begun;
+	EsPosition	horizon;
+	EsPosition	position;		/* where to go on */
+	int			tries;			/* left of chunks in use */
+} EsRetirement;
+
+typedef enum EsRetireResult
+{
+	ES_RETIRE_DONE,
+	ES_RETIRE_MORE,
+	ES_RETIRE_PAUSE				/* then go on */
+} EsRetireResult;
+
+/* chunk_retire.c: closing and dropping */
+extern void EsChunkRetireInit(void);
+extern void EsChunkRetireSettings(EsRetireSettings *settings);
+extern void EsChunkRetireSet(const EsRetireSettings *settings);
+extern void EsChunkCloseByAge(void);
+extern void EsChunkRetireBegin(EsRetirement *retirement);
+extern EsRetireResult EsChunkRetireStep(EsRetirement *retirement);
+extern int	EsChunkCountClosed(void);
+
+/* chunk_maintain.c: the worker that does so */
+extern TimestampTz EsMaintainNext(void);
+extern void EsMaintainSlice(void);
 
 #endif							/* ES_CHUNK_H */

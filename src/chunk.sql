@@ -16,6 +16,14 @@ Errors: 22004, 22023.
 Example: SELECT es_restore_chunks(ARRAY[''es_events_0'', ''es_events_16000000'']);';
 REVOKE ALL ON FUNCTION @extschema@.es_restore_chunks(text[]) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.es_retire_chunks() RETURNS integer
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_retire_chunks() IS
+'Closes the outbox chunk that is written to if its first message is older than es_pg.outbox_chunk_interval, and drops those chunks of the outbox whose messages are acknowledged by every subscription and older than es_pg.outbox_retention, or that are empty. A background worker drops, in transactions of its own; a chunk that somebody uses stays for the next time. Returns how many were dropped. es_maintain() calls it.
+Errors: 55000 on a standby, 25006 read-only transaction.
+Example: SELECT es_retire_chunks();';
+REVOKE ALL ON FUNCTION @extschema@.es_retire_chunks() FROM PUBLIC;
+
 CREATE VIEW @extschema@.es_chunk_list AS
     SELECT p.relname AS of_table, c.oid::pg_catalog.regclass AS chunk,
            pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bounds,

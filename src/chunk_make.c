@@ -33,19 +33,13 @@
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
-#include "libpq/pqsignal.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -53,6 +47,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "worker.h"
 
 #define POSITIONS_END		((EsPosition) PG_INT64_MAX)	/* bounds are of type bigint */
 #define AHEAD_MIN			2	/* chunks ahead at rest */
@@ -129,39 +124,40 @@ leaf_definition(EsChunkKind kind, const char *schema, EsPosition lower, EsPositi
 	return sql.data;
 }
 
-/* Run DDL as the owner of the parent, with settings that nobody chose. */
 static void
-run_as_owner(Oid parent, const char *sql)
+run_as_owner(const char *sql)
 {
-	EsOwner		owner;
+	EsOwner		before;
 
-	EsOwnerBegin(&owner, parent);
-	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("default_table_access_method", "heap", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	EsOwnerBegin(&before);
 	SPI_connect();
 	if (SPI_execute(sql, false, 0) < 0)
 		elog(ERROR, "could not run \"%s\"", sql);
 	SPI_finish();
-	EsOwnerEnd(&owner);
+	EsOwnerEnd(&before);
 }
 
-/* Keep DROP EXTENSION away to the end of the transaction. */
-static void
-lock_extension(void)
+/* Keep DROP EXTENSION away to the end of the transaction; false: it is at it. */
+bool
+EsExtensionTryLock(void)
 {
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, EsCatalogGet()->extension, 0);
 	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
+}
+
+static void
+lock_extension(void)
+{
+	if (!EsExtensionTryLock())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot extend the event log because extension \"es_pg\" is being dropped"),
 				 errhint("Try again.")));
-	AcceptInvalidationMessages();
 }
 
 /* Keep everybody else from making chunks. */
@@ -175,10 +171,11 @@ lock_parent(EsChunkKind kind)
 static void
 make_range(EsChunkKind kind, EsPosition lower, EsPosition upper)
 {
-	Oid			parent = EsChunkParent(kind);
-	char	   *schema = get_namespace_name(get_rel_namespace(parent));
+	Relation	rel = table_open(EsChunkParent(kind), NoLock);
+	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
 
-	run_as_owner(parent, leaf_definition(kind, schema, lower, upper));
+	table_close(rel, NoLock);	/* DDL minds open references */
+	run_as_owner(leaf_definition(kind, schema, lower, upper));
 	CommandCounterIncrement();
 }
 
@@ -261,6 +258,8 @@ work(const Order *order, EsPosition *position, int *beyond)
 		EsIncarnationBegin();
 		return false;
 	}
+	if (!order->awaited)		/* what was passed meanwhile needs no chunk */
+		*position = Max(*position, EsPositionLast());
 	if (next_missing(order, position, beyond))
 	{
 		make_chunk(order->kind, *position, order->size);
@@ -269,16 +268,6 @@ work(const Order *order, EsPosition *position, int *beyond)
 	if (!order->awaited)
 		pg_atomic_write_u64(&EsLogGet()->chunk_ahead_until[order->kind], 0);
 	return false;
-}
-
-/* A worker that nobody waits for lets a DROP EXTENSION end first. */
-static void
-lock_installation(void)
-{
-	Oid			extension = get_extension_oid("es_pg", true);
-
-	if (OidIsValid(extension))
-		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 }
 
 /* The worker: one transaction a chunk, then the end. */
@@ -291,29 +280,15 @@ EsChunkWorkerMain(Datum arg)
 	bool		more;
 
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(order.database, InvalidOid, 0);
-	SetConfigOption("lock_timeout", order.awaited ? LOCK_TIMEOUT_WAIT : LOCK_TIMEOUT_AHEAD,
-					PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	EsWorkerBegin(order.database, order.awaited ? LOCK_TIMEOUT_WAIT : LOCK_TIMEOUT_AHEAD);
 
 	position = order.first;
 	do
 	{
-		CHECK_FOR_INTERRUPTS();
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		pgstat_report_activity(STATE_RUNNING, "es_pg: making chunks");
-
-		if (!order.awaited)
-			lock_installation();
-		if (!OidIsValid(get_extension_oid("es_pg", true)))
+		if (!EsWorkerTransactionBegin("es_pg: making chunks", !order.awaited))
 			proc_exit(0);
 		more = work(&order, &position, &beyond);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		EsWorkerTransactionEnd();
 	} while (more);
 	proc_exit(0);
 }
@@ -322,19 +297,8 @@ EsChunkWorkerMain(Datum arg)
 static bool
 start_worker(const Order *order, BackgroundWorkerHandle **handle)
 {
-	BackgroundWorker worker;
-
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = order->awaited ? MyProcPid : 0;
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "es_pg");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "EsChunkWorkerMain");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "es_pg chunk worker");
-	snprintf(worker.bgw_type, BGW_MAXLEN, "es_pg chunk worker");
-	memcpy(worker.bgw_extra, order, sizeof(*order));
-	return RegisterDynamicBackgroundWorker(&worker, handle);
+	return EsWorkerStart("EsChunkWorkerMain", "es_pg chunk worker", order, sizeof(*order),
+						 order->awaited, handle);
 }
 
 static void

@@ -23,6 +23,13 @@
 	ExecInsertIndexTuples(rri, slot, estate, false, no_dup_err, conflict, arbiters)
 #endif
 
+/* 18: what never returns says so in front. */
+#if PG_VERSION_NUM >= 180000
+#define ES_NORETURN			pg_noreturn
+#else
+#define ES_NORETURN			pg_attribute_noreturn()
+#endif
+
 /* 18: the row to leave out of the check is an argument. */
 #if PG_VERSION_NUM >= 180000
 #define EsExecCheckIndexConstraints(rri, slot, estate, tid, arbiters) \

@@ -21,6 +21,8 @@ _PG_init(void)
 	EsHorizonInit();
 	EsChunkInit();
 	EsStreamInit();
+	EsOutboxInit();
+	EsCaptureInit();
 	EsPrivilegeInit();
 	EsSubscriptionInit();
 	MarkGUCPrefixReserved("es_pg");

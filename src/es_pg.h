@@ -22,7 +22,7 @@
 
 /* Limits that the reference states. */
 #define ES_NAME_MAX			1024	/* bytes of a name, type or id */
-#define ES_BATCH_MAX		1000000 /* events in one call */
+#define ES_BATCH_MAX		1000000 /* events or messages in one call */
 #define ES_READ_DEFAULT		1000	/* rows of a read with no max_count */
 
 /* A place in the one log order of the database, from 1; 0 is before all. */
@@ -33,6 +33,8 @@ extern void EsCatalogInit(void);
 extern void EsHorizonInit(void);
 extern void EsChunkInit(void);
 extern void EsStreamInit(void);
+extern void EsOutboxInit(void);
+extern void EsCaptureInit(void);
 extern void EsPrivilegeInit(void);
 extern void EsSubscriptionInit(void);
 

@@ -63,26 +63,20 @@
  */
 #include "horizon.h"
 
-#include "access/genam.h"
 #include "access/relation.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_control.h"
 #include "commands/sequence.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
-#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -102,6 +96,9 @@ static EsWriter *my_entry = NULL;
 
 /* The subtransaction that the first draw belongs to: it, or a child now committed, made it. */
 static SubTransactionId writing_since = InvalidSubTransactionId;
+
+/* The log in which this process, a worker, lets nobody reserve. */
+static EsLog *held = NULL;
 
 static int	idle_writer_timeout = 0;
 
@@ -168,11 +165,14 @@ register_writer(EsLog *log)
 void
 EsBoundMove(Oid sequence, EsPosition bound)
 {
-	Relation	rel = relation_open(sequence, RowExclusiveLock);
-	Oid			owner = rel->rd_rel->relowner;
+	Relation	rel = try_relation_open(sequence, RowExclusiveLock);
+	Oid			owner;
 	Oid			user;
 	int			context;
 
+	if (rel == NULL)
+		EsRefuseDropped();
+	owner = rel->rd_rel->relowner;
 	if (EsRelationIsRewritten(rel))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -189,25 +189,32 @@ EsBoundMove(Oid sequence, EsPosition bound)
 }
 
 /*
- * A sequence that is ahead of shared memory was set by a restore or by a new
- * incarnation: the counter goes on from there.  The caller is the one who reserves.
- * The counter goes first: were the bound first, others would draw positions
- * that the restored events have, or that the new incarnation leaves out.
+ * The counter goes on from a position that the sequence was set to.  The caller
+ * is the one who reserves.  The counter goes first: were the bound first, others
+ * would draw positions that the restored events have, or that the new incarnation
+ * leaves out.
  */
+static void
+go_on_from(EsLog *log, EsPosition position)
+{
+	EsPosition	drawn = pg_atomic_read_u64(&log->drawn);
+
+	pg_atomic_write_u32(&log->in_order, 0);
+	while (drawn < position && !pg_atomic_compare_exchange_u64(&log->drawn, &drawn, position))
+		;
+	ES_DEBUG_POINT(adopting);
+	pg_write_barrier();
+	pg_atomic_write_u64(&log->reserved, position);
+}
+
+/* A sequence that is ahead of shared memory was set by a restore or by a new incarnation. */
 static void
 adopt_sequence(EsLog *log)
 {
 	EsPosition	stored = EsBoundRead(log->sequence);
-	EsPosition	drawn = pg_atomic_read_u64(&log->drawn);
 
-	if (stored <= pg_atomic_read_u64(&log->reserved))
-		return;
-	pg_atomic_write_u32(&log->in_order, 0);
-	while (drawn < stored && !pg_atomic_compare_exchange_u64(&log->drawn, &drawn, stored))
-		;
-	ES_DEBUG_POINT(adopting);
-	pg_write_barrier();
-	pg_atomic_write_u64(&log->reserved, stored);
+	if (stored > pg_atomic_read_u64(&log->reserved))
+		go_on_from(log, stored);
 }
 
 /* Reserve a block that has room for n more positions. */
@@ -286,21 +293,43 @@ reserve(EsLog *log, uint32 n)
 
 /*
  * Before anything is reserved, look whether a restore has set the sequence since
- * this log was first used: readers and head probes go by the counter.
+ * this log was first used: readers and head probes go by the counter.  Nobody
+ * waits here for one who alters the sequence.
  */
 void
 EsHorizonCatchUp(EsLog *log)
 {
-	if (pg_atomic_read_u64(&log->drawn) >= pg_atomic_read_u64(&log->reserved))
-		(void) try_reserve(log, 0);
+	if (pg_atomic_read_u64(&log->drawn) < pg_atomic_read_u64(&log->reserved) ||
+		!ConditionalLockRelationOid(log->sequence, AccessShareLock))
+		return;
+	(void) try_reserve(log, 0);
+	UnlockRelationOid(log->sequence, AccessShareLock);
 }
 
-/* The sequence has been moved ahead: from now on draw from there. */
+/* For a worker: let nobody reserve until EsReservingEnd, or its end. */
 void
-EsHorizonAdopt(EsLog *log)
+EsReservingBegin(EsLog *log)
 {
-	while (!try_reserve(log, 0))
+	uint32		nobody = 0;
+
+	while (!pg_atomic_compare_exchange_u32(&log->reserving, &nobody, 1))
+	{
 		await_reserver(log);
+		nobody = 0;
+	}
+	held = log;
+	before_shmem_exit(stop_reserving, PointerGetDatum(log));
+}
+
+/* And go on from a position that the sequence was moved to; 0: from where it was. */
+void
+EsReservingEnd(EsPosition position)
+{
+	if (position > 0)
+		go_on_from(held, position);
+	cancel_before_shmem_exit(stop_reserving, PointerGetDatum(held));
+	stop_reserving(0, PointerGetDatum(held));
+	held = NULL;
 }
 
 /* Draw n consecutive positions and return the first; step (c). */
@@ -358,6 +387,33 @@ EsPositionTake(void)
 	if (pg_atomic_read_u32(&log->in_order) == 0)
 		EsIncarnationEnsure(log);
 	return draw(log, 1);
+}
+
+/*
+ * Let nobody draw a position up to "last" any more.  Whoever draws at the same
+ * time either was first, or draws above.  What is left out never had a row and
+ * never will have one, so readers may pass it at once: the mover need not be in
+ * the registry.  It is reserved like any position, so a crash does not go back.
+ */
+void
+EsPositionsSkip(EsPosition last)
+{
+	EsLog	   *log = EsLogGet();
+	EsPosition	drawn;
+
+	if (pg_atomic_read_u32(&log->in_order) == 0)
+		EsIncarnationEnsure(log);
+	drawn = pg_atomic_read_u64(&log->drawn);
+	while (drawn < last)
+	{
+		if (last > pg_atomic_read_u64(&log->reserved))
+		{
+			reserve(log, last - drawn);
+			drawn = pg_atomic_read_u64(&log->drawn);
+		}
+		else if (pg_atomic_compare_exchange_u64(&log->drawn, &drawn, last))
+			break;
+	}
 }
 
 /* The last position drawn by anyone. */

@@ -23,6 +23,8 @@ typedef enum EsChunkKind
 
 #define ES_CHUNK_KINDS	2
 
+#define ES_MAINTAIN_INTERVAL	(60 * USECS_PER_SEC)	/* between slices of maintenance */
+
 /*
  * The shared state of one log: of one sequence in one database.  Lives in
  * shared memory; database and sequence are written under EsShared's lock.
@@ -31,6 +33,8 @@ typedef struct EsLog
 {
 	Oid			database;
 	Oid			sequence;
+	pg_atomic_uint64 maintain_at;	/* then a slice of maintenance is due, a TimestampTz */
+	pg_atomic_uint64 delayed_next;	/* no delayed message is due before, a TimestampTz; 0: not known */
 
 	/* Written by every append, so on a cache line of its own. */
 	pg_atomic_uint64 drawn pg_attribute_aligned(PG_CACHE_LINE_SIZE);	/* last position drawn */
@@ -111,11 +115,13 @@ extern void EsRequirePrimary(void);
 extern void EsHorizonCatchUp(EsLog *log);
 extern EsPosition EsPositionsDraw(uint32 n);
 extern EsPosition EsPositionTake(void);
+extern void EsPositionsSkip(EsPosition last);
 extern EsPosition EsPositionLast(void);
 extern EsPosition EsHorizonRead(EsLog *log);
 extern bool EsHorizonWriting(void);
 extern void EsBoundMove(Oid sequence, EsPosition bound);
-extern void EsHorizonAdopt(EsLog *log);
+extern void EsReservingBegin(EsLog *log);
+extern void EsReservingEnd(EsPosition position);
 
 /* A life of the log: an incarnation and the position after which it begins. */
 typedef struct EsLife

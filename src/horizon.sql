@@ -66,8 +66,8 @@ Example: SELECT es_incarnation();';
 CREATE FUNCTION @extschema@.es_adopt(how text) RETURNS uuid
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_adopt(text) IS
-'Says what became of a log that appends and fetches refuse with SE008, and lets it go on here. ''moved'': the original is gone for good (pg_upgrade, a restore that replaces it, a data directory on a new disk), and its incarnation is kept. ''copied'': the original lives on, or an older self was brought back (a volume snapshot rolled back), and a new incarnation begins. Either way the next position is 4,294,967,296 further on. With nothing to adopt ''moved'' only begins the incarnation that the next append would have begun. Returns the incarnation now in force.
-Errors: 22004, 22023, 55000 ''moved'' where no incarnation came along, or on a standby.
+'Says what became of a log that appends and fetches refuse with SE008, and lets it go on here. ''moved'': the original is gone for good (pg_upgrade, a restore that replaces it, a data directory on a new disk), and its incarnation is kept. ''copied'': the original lives on, or an older self was brought back (a volume snapshot rolled back), and a new incarnation begins. Either way the next position is 4,294,967,296 further on. A background worker does it, in a transaction of its own, so it stays done whatever becomes of the caller''s. With nothing to adopt ''moved'' only begins the incarnation that the next append would have begun. Returns the incarnation now in force.
+Errors: 22004, 22023, 53400 no worker can be had, 55000 ''moved'' where no incarnation came along, or on a standby.
 Example: SELECT es_adopt(''moved'');';
 
 CREATE FUNCTION @extschema@.es_writers(OUT pid integer, OUT "position" bigint) RETURNS SETOF record

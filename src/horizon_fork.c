@@ -15,23 +15,25 @@
  *		log					OID of the sequence of positions, which a restored
  *							dump makes anew, even in the same database
  *		timeline			another one: a recovery ended here since
- *		directory			another one: the files were copied or moved
+ *		directory			another one: the files were copied
  *
  * On another timeline of the same log the next append begins a new incarnation
  * by itself, SAFE_GAP positions further on: so even a consumer that minds
  * numbers only is not handed one twice, unless more than that many were lost.
- * In every other case, and where there are positions that were never reserved
- * here (a logical subscriber), nobody but an administrator can know whether the
+ * In every other case, and where there are positions that were never drawn here
+ * (a logical subscriber), nobody but an administrator can know whether the
  * original lives on: appends and fetches fail with SE008 until es_adopt().
  *
  * When it is looked at: by appends and fetches until the log was found in order
  * by what is committed, and again after the sequence was set from outside; by an
  * append also whenever a block of positions is reserved.
  *
- * A row of es_incarnations must be there for all as soon as its positions can
- * be, so a transaction of a background worker writes it and not the user's own;
- * see chunk_make.c.  Writers of rows exclude each other by a SHARE ROW EXCLUSIVE
- * lock on the table and look again once they have it.
+ * A row of es_incarnations must be there for all before its positions can be, so
+ * a transaction of a background worker writes it and not the user's own.  Writers
+ * of rows exclude each other by a SHARE ROW EXCLUSIVE lock on the table and look
+ * again once they have it.  An adoption moves the counter only when its row is
+ * committed, and lets nobody reserve in between: whoever had a block reserved
+ * before draws from it for the old life or not at all.
  *
  * Not to be seen from here: a snapshot of the whole volume that was rolled back
  * or cloned.  For that there is es_adopt('copied').
@@ -46,8 +48,9 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -60,8 +63,10 @@
 #include "catalog.h"
 #include "chunk.h"
 #include "compat.h"
+#include "worker.h"
 
 #define SAFE_GAP		UINT64CONST(0x100000000)	/* positions between two lives */
+#define LOCK_TIMEOUT	"30s"	/* of the worker that adopts */
 #define DIRECTORY_FILE	"PG_VERSION"	/* made with the data directory, never written again */
 
 PG_FUNCTION_INFO_V1(es_incarnation);
@@ -103,6 +108,15 @@ typedef struct Incarnation
 	bool		uncommitted;	/* this transaction's own */
 } Incarnation;
 
+/* What the worker that adopts is told. */
+typedef struct Adoption
+{
+	Oid			database;
+	bool		moved;
+} Adoption;
+
+PGDLLEXPORT void EsAdoptWorkerMain(Datum arg);
+
 /* What became of a log since its newest incarnation began. */
 typedef enum Verdict
 {
@@ -124,26 +138,20 @@ typedef struct Judgement
 } Judgement;
 
 /*
- * What a copy of the data directory does not have in common with it: the number
- * and birth of a file's inode.  0 where the file system does not tell.
+ * What a copy of the data directory does not have in common with it: the birth of
+ * a file.  Not its inode's number, which a shrunk file system gives anew.  0
+ * where the file system does not tell.
  */
 static int64
 data_directory(void)
 {
 #ifdef STATX_BTIME
 	struct statx s;
-	int64		parts[3];
 
-	if (statx(AT_FDCWD, DIRECTORY_FILE, 0, STATX_INO | STATX_BTIME, &s) != 0 ||
-		(s.stx_mask & (STATX_INO | STATX_BTIME)) != (STATX_INO | STATX_BTIME))
-		return 0;
-	parts[0] = (int64) s.stx_ino;
-	parts[1] = s.stx_btime.tv_sec;
-	parts[2] = s.stx_btime.tv_nsec;
-	return (int64) hash_bytes_extended((unsigned char *) parts, sizeof(parts), 0);
-#else
-	return 0;
+	if (statx(AT_FDCWD, DIRECTORY_FILE, 0, STATX_BTIME, &s) == 0 && (s.stx_mask & STATX_BTIME))
+		return s.stx_btime.tv_sec * INT64CONST(1000000000) + s.stx_btime.tv_nsec;
 #endif
+	return 0;
 }
 
 static void
@@ -182,7 +190,7 @@ read_row(TupleTableSlot *slot, Incarnation *row)
 static bool
 newest_incarnation(Incarnation *row)
 {
-	Relation	rel = table_open(EsCatalogGet()->incarnations, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->incarnations, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->incarnations_pkey, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		found = EsIndexProbe(rel, index, SnapshotSelf, NULL, 0, BackwardScanDirection, slot);
@@ -252,11 +260,14 @@ difference(const Place *then, const Place *here)
 		return "It was restored from a dump.";
 	if (then->timeline == here->timeline && then->directory != 0 && here->directory != 0 &&
 		then->directory != here->directory)
-		return "The data directory was copied or moved since its newest incarnation began.";
+		return "The data directory was copied since its newest incarnation began.";
 	return NULL;
 }
 
-/* Look at the log as it is now. */
+/*
+ * Look at the log as it is now.  What is stored is looked at before the counter:
+ * whatever this server's own writers add meanwhile, they have drawn.
+ */
 static void
 judge(Judgement *judgement)
 {
@@ -272,8 +283,8 @@ judge(Judgement *judgement)
 		judgement->reason = difference(&judgement->newest.place, &judgement->here);
 	else if (judgement->stored > 0)
 		judgement->reason = "It has events or messages, but its incarnations did not come along.";
-	if (judgement->reason == NULL && judgement->stored > judgement->bound)
-		judgement->reason = "It has positions that were never reserved here.";
+	if (judgement->reason == NULL && judgement->stored > EsPositionLast())
+		judgement->reason = "It has positions that were never drawn here.";
 
 	if (judgement->reason != NULL)
 		judgement->verdict = FORKED;
@@ -360,8 +371,11 @@ random_id(void)
 	return DirectFunctionCall1(gen_random_uuid, (Datum) 0);
 }
 
-/* Begin another life behind a gap; the id is new, or the old one's. */
-static Datum
+/*
+ * Begin another life behind a gap, after the position that is returned; its id is
+ * new, or the old one's.
+ */
+static EsPosition
 begin_behind_gap(const Judgement *judgement, bool keep_id)
 {
 	EsPosition	after = Max(judgement->bound, judgement->stored);
@@ -374,13 +388,16 @@ begin_behind_gap(const Judgement *judgement, bool keep_id)
 	after += SAFE_GAP;
 	EsBoundMove(judgement->here.log, after);
 	insert_incarnation(judgement->newest.ordinal + 1, id, &judgement->here, after);
-	return id;
+	ereport(LOG,
+			(errmsg("event log goes on after position " UINT64_FORMAT " in %s incarnation",
+					after, keep_id ? "the same" : "a new")));
+	return after;
 }
 
 /*
  * Begin the first incarnation, or the one of a new timeline, if that is what
- * the log needs.  The lock stays to the end of the transaction.  DROP EXTENSION
- * is kept away as chunk_make.c has it.
+ * the log needs.  The lock stays to the end of the transaction; chunk_make.c
+ * keeps DROP EXTENSION away.
  */
 void
 EsIncarnationBegin(void)
@@ -392,19 +409,14 @@ EsIncarnationBegin(void)
 	if (judgement.verdict == UNBORN)
 		insert_incarnation(1, random_id(), &judgement.here, 0);
 	else if (judgement.verdict == NEW_TIMELINE)
-	{
 		(void) begin_behind_gap(&judgement, false);
-		ereport(LOG,
-				(errmsg("event log begins a new incarnation on timeline %u, after position " UINT64_FORMAT,
-						judgement.here.timeline, Max(judgement.bound, judgement.stored) + SAFE_GAP)));
-	}
 }
 
 /* All incarnations, oldest first, in the current memory context. */
 EsLives
 EsLivesRead(Snapshot snapshot)
 {
-	Relation	rel = table_open(EsCatalogGet()->incarnations, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->incarnations, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->incarnations_pkey, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	IndexScanDesc scan = es_index_beginscan(rel, index, snapshot, 0);
@@ -471,32 +483,87 @@ argument_moved(FunctionCallInfo fcinfo)
 	return strcmp(how, "moved") == 0;
 }
 
+/* The worker's transaction; the position after which the log goes on, 0: nothing to do. */
+static EsPosition
+adopt(bool moved)
+{
+	Judgement	judgement;
+
+	LockRelationOid(EsCatalogGet()->incarnations, ShareRowExclusiveLock);
+	LockRelationOid(EsCatalogGet()->position_bound, RowExclusiveLock);
+	EsReservingBegin(EsLogGet());
+	judge(&judgement);
+	if (moved && judgement.verdict != FORKED)
+		return 0;
+	return begin_behind_gap(&judgement, moved);
+}
+
+/*
+ * The worker that adopts.  Whether it succeeded is seen by its row.  Should it
+ * die after that, the counter is moved by the next one who reserves.
+ */
+void
+EsAdoptWorkerMain(Datum arg)
+{
+	Adoption	order;
+	EsPosition	after;
+
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	EsWorkerBegin(order.database, LOCK_TIMEOUT);
+	if (!EsWorkerTransactionBegin("es_pg: adopting the event log", false))
+		proc_exit(0);
+	after = adopt(order.moved);
+	EsWorkerTransactionEnd();
+	EsReservingEnd(after);
+	proc_exit(0);
+}
+
+/* Have a worker adopt the log, and wait for its end. */
+static void
+run_adoption(bool moved)
+{
+	Adoption	order = {MyDatabaseId, moved};
+	BackgroundWorkerHandle *handle;
+
+	if (!EsWorkerStart("EsAdoptWorkerMain", "es_pg adoption worker", &order, sizeof(order), true, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start a background worker to adopt the event log"),
+				 errhint("You might need to increase max_worker_processes.")));
+	if (WaitForBackgroundWorkerShutdown(handle) == BGWH_POSTMASTER_DIED)
+		proc_exit(1);
+	AcceptInvalidationMessages();
+}
+
 /* es_adopt(how) */
 Datum
 es_adopt(PG_FUNCTION_ARGS)
 {
 	bool		moved = argument_moved(fcinfo);
-	Judgement	judgement;
-	Datum		id;
+	Judgement	before;
+	Incarnation newest;
 
 	EsRequirePrimary();
 	PreventCommandIfReadOnly("es_adopt()");
-	LockRelationOid(EsCatalogGet()->incarnations, ShareRowExclusiveLock);
-	AcceptInvalidationMessages();
-	judge(&judgement);
-	if (moved && judgement.verdict != FORKED)
+	judge(&before);
+	if (moved && before.verdict != FORKED)
 	{
 		ereport(NOTICE,
 				(errmsg("nothing to adopt, the event log is where it began")));
-		EsIncarnationBegin();
+		EsIncarnationEnsure(EsLogGet());
 		return es_incarnation(fcinfo);
 	}
-	if (judgement.newest.ordinal == 0 && moved)
+	if (moved && before.newest.ordinal == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot keep the incarnation of an event log that has none"),
 				 errhint("Use SELECT es_adopt('copied').")));
-	id = begin_behind_gap(&judgement, moved);
-	EsHorizonAdopt(EsLogGet());
-	PG_RETURN_DATUM(id);
+
+	run_adoption(moved);
+	if (!newest_incarnation(&newest) || newest.ordinal <= before.newest.ordinal)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not adopt the event log"),
+				 errhint("The server's log says why; or the extension was created in this very transaction.")));
+	PG_RETURN_DATUM(copy_id(&newest.id));
 }

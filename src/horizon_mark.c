@@ -34,7 +34,7 @@
 static EsPosition
 newest_mark(Snapshot snapshot)
 {
-	Relation	rel = table_open(EsCatalogGet()->marks, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->marks, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->marks_pkey, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	EsPosition	position = 0;
@@ -70,7 +70,7 @@ next_cursor(Relation rel, Relation index, Snapshot snapshot, int32 subscription,
 static EsPosition
 furthest_cursor(Snapshot snapshot)
 {
-	Relation	rel = table_open(EsCatalogGet()->cursors, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->cursors, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->cursors_pkey, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	int32		subscription = PG_INT32_MAX;

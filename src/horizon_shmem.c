@@ -276,12 +276,15 @@ EsShmemInit(void)
 EsPosition
 EsBoundRead(Oid sequence)
 {
-	Relation	rel = relation_open(sequence, AccessShareLock);
-	Buffer		buffer = ReadBuffer(rel, 0);
+	Relation	rel = try_relation_open(sequence, AccessShareLock);
+	Buffer		buffer;
 	Page		page;
 	HeapTupleHeader tuple;
 	EsPosition	bound;
 
+	if (rel == NULL)
+		EsRefuseDropped();
+	buffer = ReadBuffer(rel, 0);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	tuple = (HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber));
@@ -367,6 +370,8 @@ take_log(Oid sequence, EsPosition bound)
 		pg_atomic_write_u64(&log->chunk_asked_at[kind], 0);
 		pg_atomic_write_u64(&log->chunk_ahead_until[kind], 0);
 	}
+	pg_atomic_write_u64(&log->maintain_at, (uint64) GetCurrentTimestamp() + ES_MAINTAIN_INTERVAL);
+	pg_atomic_write_u64(&log->delayed_next, 0);
 	pg_atomic_write_u32(&log->armed, 0);
 	pg_atomic_write_u32(&log->reserving, 0);
 	pg_atomic_fetch_add_u64(&log->lane_news, 1);

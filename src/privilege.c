@@ -33,6 +33,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -255,7 +256,7 @@ allows(Relation rel, Relation index, Oid role, EsPrivilege privilege, const char
 static bool
 any_allows(List *roles, EsPrivilege privilege, const char *name, int length)
 {
-	Relation	rel = table_open(EsCatalogGet()->grants, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->grants, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->grants_pkey, AccessShareLock);
 	bool		found = false;
 	ListCell   *cell;

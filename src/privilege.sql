@@ -39,6 +39,11 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('append', 'es_append'),
                ('append', 'es_append_batch'),
                ('append', 'es_append_json'),
+               ('publish', 'es_publish'),
+               ('publish', 'es_publish_batch'),
+               ('publish', 'es_publish_binary'),
+               ('publish', 'es_cancel_delayed'),
+               ('capture', 'es_capture'),
                ('read', 'es_read_stream'),
                ('read', 'es_read_category'),
                ('read', 'es_read_all'),
@@ -78,7 +83,6 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('admin', 'es_lag_messages'),
                ('admin', 'es_lag_since'),
                ('admin', 'es_lag_bytes'),
-               ('admin', 'es_subscription_floor'),
                ('admin', 'es_suspend_lagging'),
                ('admin', 'es_shared_memory'),
                ('admin', 'es_subscription_lanes'),
@@ -88,6 +92,10 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('admin', 'es_protect_history'),
                ('admin', 'es_chunk_list'),
                ('admin', 'es_maintain'),
+               ('admin', 'es_publish_due'),
+               ('admin', 'es_retire_chunks'),
+               ('admin', 'es_lowest_cursor'),
+               ('admin', 'es_outbox_status'),
                ('admin', 'es_adopt'),
                ('admin', 'es_grant'),
                ('admin', 'es_revoke'),
@@ -147,11 +155,11 @@ BEGIN
         RAISE EXCEPTION 'role "%" owns es_pg', role
             USING ERRCODE = 'invalid_grant_operation', DETAIL = 'The owner has every privilege, without limits.';
     END IF;
-    IF privilege NOT IN ('append', 'publish', 'read', 'consume', 'admin') THEN
+    IF privilege NOT IN ('append', 'publish', 'capture', 'read', 'consume', 'admin') THEN
         RAISE EXCEPTION 'unknown privilege "%"', privilege
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Privileges are append, publish, read, consume and admin.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Privileges are append, publish, capture, read, consume and admin.';
     END IF;
-    IF scope IS NOT NULL AND privilege IN ('read', 'admin') THEN
+    IF scope IS NOT NULL AND privilege IN ('capture', 'read', 'admin') THEN
         RAISE EXCEPTION 'privilege "%" cannot be limited', privilege
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'append can be limited to categories, publish to topics, consume to subscriptions.';
@@ -208,7 +216,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_grant(regrole, text, text) IS
-'Grants a privilege to a role: append, publish, read, consume or admin (es_privilege_objects says which functions each one is). With scope the first two and consume are limited: append to that category, publish to that topic, consume to that subscription; "*" at its end means all that begin like that; further calls add further ones. Without scope, limits end.
+'Grants a privilege to a role: append, publish, capture, read, consume or admin (es_privilege_objects says which functions each one is). With scope the first two and consume are limited: append to that category, publish to that topic, consume to that subscription; "*" at its end means all that begin like that; further calls add further ones. Without scope, limits end.
 Errors: 0LP01 the role owns es_pg, or has the privilege without limits already; 42704 no such role; 22004; 22023.
 Example: SELECT es_grant(''shop'', ''append'', ''order''), es_grant(''shop'', ''read'');';
 

@@ -4,6 +4,7 @@
  */
 #include "stream.h"
 
+#include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "common/cryptohash.h"
 #include "common/sha1.h"
@@ -226,13 +227,13 @@ void
 EsStreamInit(void)
 {
 	DefineCustomStringVariable("es_pg.correlation_id",
-							   "Correlation id of events whose append gives none.",
+							   "Correlation id of events and messages whose call gives none.",
 							   NULL, &correlation_id, "", PGC_USERSET, 0, check_id, NULL, NULL);
 	DefineCustomStringVariable("es_pg.causation_id",
-							   "Causation id of events whose append gives none.",
+							   "Causation id of events and messages whose call gives none.",
 							   NULL, &causation_id, "", PGC_USERSET, 0, check_id, NULL, NULL);
 	DefineCustomStringVariable("es_pg.traceparent",
-							   "W3C traceparent of the events appended.",
+							   "W3C traceparent of the events and messages.",
 							   NULL, &traceparent, "", PGC_USERSET, 0, check_traceparent, NULL, NULL);
 	EsCatalogOnInvalidation(EsStreamNamesInvalidate);
 }
@@ -318,17 +319,33 @@ es_uuid(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(result);
 }
 
+/* The statement of the portal that runs now, if that is a COPY FROM. */
+static const CopyStmt *
+running_copy_from(void)
+{
+	PlannedStmt *planned = ActivePortal != NULL && list_length(ActivePortal->stmts) == 1 ?
+		linitial_node(PlannedStmt, ActivePortal->stmts) : NULL;
+	const Node *statement = planned ? planned->utilityStmt : NULL;
+
+	if (statement == NULL || !IsA(statement, CopyStmt) || !((const CopyStmt *) statement)->is_from)
+		return NULL;
+	return (const CopyStmt *) statement;
+}
+
 /*
  * Does this INSERT bring back rows that es_append once wrote?  A restore uses
- * COPY, and so does a new logical subscriber.  A COPY that some function runs,
- * and an INSERT by a trigger on what a COPY loads, are not that.
+ * COPY into this table, and so does a new logical subscriber.  A COPY that some
+ * function runs, and an INSERT by a function that a COPY calls, are not that.
  */
 static bool
-is_restore(void)
+is_restore(Relation rel)
 {
+	const CopyStmt *copy = running_copy_from();
+
 	if (IsLogicalWorker())
 		return true;
-	return ActivePortal != NULL && ActivePortal->commandTag == CMDTAG_COPY &&
+	return copy != NULL && copy->relation != NULL &&
+		RangeVarGetRelid(copy->relation, NoLock, true) == RelationGetRelid(rel) &&
 		DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0)) == 1;
 }
 
@@ -362,7 +379,7 @@ es_refuse_change(PG_FUNCTION_ARGS)
 		refuse_change(rel, "events",
 					  "An event is a fact: it cannot be updated or deleted.",
 					  "Append an event that corrects it.");
-	if (!is_restore())
+	if (!is_restore(rel))
 		refuse_change(rel, "events",
 					  "Readers could miss a row whose position was not drawn by es_append.",
 					  "Use es_append. A restore uses COPY, which is let through.");

@@ -15,6 +15,7 @@
 #include "utils/uuid.h"
 
 #include "chunk.h"
+#include "columns.h"
 
 /* Columns of es_events and of its chunks. */
 enum
@@ -80,14 +81,6 @@ typedef struct EsHead
 	int64		version;		/* -1: no events */
 	EsPosition	chunk;			/* lower bound of the chunk with the newest event */
 } EsHead;
-
-/* One column of a batch: a value an event, or one for all, or none at all. */
-typedef struct EsColumn
-{
-	Datum	   *values;			/* NULL: null for all */
-	bool	   *nulls;			/* NULL: no nulls among the values */
-	bool		constant;		/* values[0] is everybody's */
-} EsColumn;
 
 /* Events to be appended to one stream. */
 typedef struct EsBatch

@@ -14,7 +14,6 @@
 #include "stream.h"
 
 #include "access/genam.h"
-#include "access/heapam.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -26,15 +25,12 @@
 #include "utils/fmgrprotos.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "compat.h"
 #include "debug_point.h"
-
-#define WRITE_SLOTS		1000	/* events written at once */
 
 /* A comparison of events in the stream with those of a batch. */
 typedef struct Comparison
@@ -50,11 +46,7 @@ typedef struct Comparison
 static Datum
 batch_value(const EsBatch *batch, uint32 i, AttrNumber column, bool *isnull)
 {
-	const EsColumn *c = &batch->columns[column];
-	uint32		j = c->constant ? 0 : i;
-
-	*isnull = c->values == NULL || (c->nulls != NULL && c->nulls[j]);
-	return *isnull ? (Datum) 0 : c->values[j];
+	return EsColumnValue(&batch->columns[column], i, isnull);
 }
 
 static const pg_uuid_t *
@@ -254,76 +246,9 @@ version_matches(const EsBatch *batch, int64 actual)
 	}
 }
 
-/* Fill a slot with one event. */
-static void
-fill_slot(TupleTableSlot *slot, const EsBatch *batch, uint32 i, const EsStream *stream,
-		  EsPosition position, int64 version, TimestampTz now, pg_uuid_t *id)
-{
-	Datum	   *values = slot->tts_values - 1;
-	bool	   *nulls = slot->tts_isnull - 1;
-
-	ExecClearTuple(slot);
-	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
-	for (AttrNumber column = Anum_es_events_type; column <= Natts_es_events; column++)
-		values[column] = batch_value(batch, i, column, &nulls[column]);
-	memset(slot->tts_isnull, false, Anum_es_events_event_id * sizeof(bool));
-	if (has_ids(batch))
-		*id = *batch_id(batch, i);
-	else
-		EsUuidNext(id);
-	values[Anum_es_events_position] = Int64GetDatum((int64) position);
-	values[Anum_es_events_stream_id] = Int64GetDatum(stream->stream_id);
-	values[Anum_es_events_version] = Int64GetDatum(version);
-	values[Anum_es_events_recorded_at] = TimestampTzGetDatum(now);
-	values[Anum_es_events_category_id] = Int32GetDatum(stream->category_id);
-	values[Anum_es_events_event_id] = UUIDPGetDatum(id);
-	ExecStoreVirtualTuple(slot);
-}
-
-/*
- * The chunk that an append is at, open for inserts.  The head is probed through
- * it too: nearly always it is the chunk that the new events go into.
- */
-typedef struct Leaf
-{
-	bool		is_open;
-	EsChunk		chunk;
-	EsTarget	target;
-	TupleTableSlot *slot;
-} Leaf;
-
-static void
-close_leaf(Leaf *leaf)
-{
-	if (!leaf->is_open)
-		return;
-	ExecDropSingleTupleTableSlot(leaf->slot);
-	EsTargetClose(&leaf->target);
-	table_close(leaf->target.rel, NoLock);
-	leaf->is_open = false;
-}
-
-/* Be at the chunk that holds a position; false when there is none. */
-static bool
-open_leaf(Leaf *leaf, EsPosition position)
-{
-	Relation	rel;
-
-	if (leaf->is_open && leaf->chunk.lower <= position && position < leaf->chunk.upper)
-		return true;
-	close_leaf(leaf);
-	if (!EsChunkFind(ES_CHUNK_EVENTS, position, &leaf->chunk) ||
-		(rel = EsChunkOpen(ES_CHUNK_EVENTS, &leaf->chunk, RowExclusiveLock)) == NULL)
-		return false;
-	EsTargetOpen(&leaf->target, rel, Natts_es_events, false);
-	leaf->slot = table_slot_create(rel, NULL);
-	leaf->is_open = true;
-	return true;
-}
-
 /* The index of an open chunk that has a stream's versions. */
 static Relation
-version_index(const Leaf *leaf)
+version_index(const EsLeaf *leaf)
 {
 	static const AttrNumber columns[] = {Anum_es_events_stream_id, Anum_es_events_version};
 	const ResultRelInfo *rri = leaf->target.rri;
@@ -341,7 +266,7 @@ version_index(const Leaf *leaf)
  * the stream's own chunks.
  */
 static EsHead
-find_head(const EsStream *stream, Leaf *leaf)
+find_head(const EsStream *stream, EsLeaf *leaf)
 {
 	EsHead		head = {-1, stream->first_chunk};
 	Relation	index;
@@ -350,7 +275,7 @@ find_head(const EsStream *stream, Leaf *leaf)
 
 	if (stream->created)
 		return head;
-	if (open_leaf(leaf, EsPositionLast()) && (index = version_index(leaf)) != NULL)
+	if (EsLeafOpen(leaf, EsPositionLast()) && (index = version_index(leaf)) != NULL)
 	{
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
 		if (EsIndexProbe(leaf->target.rel, index, SnapshotSelf, &key, 1, BackwardScanDirection, leaf->slot))
@@ -364,91 +289,63 @@ find_head(const EsStream *stream, Leaf *leaf)
 	return EsStreamHeadByChunks(stream, SnapshotSelf);
 }
 
-/* A run of events that go into one chunk. */
-typedef struct Run
+/* What a chunk's writer asks for, row by row. */
+typedef struct Filling
 {
-	uint32		first;			/* in the batch */
-	uint32		n;
-	EsPosition	position;		/* of the first */
-	int64		version;		/* of the first */
-} Run;
+	const EsBatch *batch;
+	const EsStream *stream;
+	EsPosition	position;		/* of the first event */
+	int64		version;		/* of the first event */
+	TimestampTz now;
+	pg_uuid_t	last_id;
+} Filling;
 
-/* Write a run slot-array by slot-array; the last event's id goes to *id. */
+/* Fill a slot with one event. */
 static void
-write_many(EsTarget *target, const EsBatch *batch, const EsStream *stream, const Run *run,
-		   TimestampTz now, pg_uuid_t *id)
+fill_slot(TupleTableSlot *slot, uint32 i, void *arg)
 {
-	uint32		nslots = Min(run->n, WRITE_SLOTS);
-	TupleTableSlot **slots = palloc(nslots * sizeof(TupleTableSlot *));
-	pg_uuid_t  *ids = palloc(nslots * sizeof(pg_uuid_t));
-	BulkInsertState bulk = GetBulkInsertState();
-	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(target->rel));	/* not counted by the resource owner */
-	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "es_append", ALLOCSET_DEFAULT_SIZES);
-	uint32		done = 0;
+	Filling    *filling = arg;
+	const EsBatch *batch = filling->batch;
+	Datum	   *values = slot->tts_values - 1;
+	bool	   *nulls = slot->tts_isnull - 1;
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 
-	for (uint32 i = 0; i < nslots; i++)
-		slots[i] = MakeSingleTupleTableSlot(desc, table_slot_callbacks(target->rel));
-
-	while (done < run->n)
-	{
-		uint32		n = Min(nslots, run->n - done);
-		MemoryContext old = MemoryContextSwitchTo(work);
-
-		CHECK_FOR_INTERRUPTS();
-		for (uint32 i = 0; i < n; i++)
-			fill_slot(slots[i], batch, run->first + done + i, stream,
-					  run->position + done + i, run->version + done + i, now, &ids[i]);
-		EsTargetInsertMany(target, slots, n, bulk);
-		*id = ids[n - 1];
-		done += n;
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(work);
-	}
-
-	for (uint32 i = 0; i < nslots; i++)
-		ExecDropSingleTupleTableSlot(slots[i]);
-	FreeBulkInsertState(bulk);
-	MemoryContextDelete(work);
-	pfree(slots);
-	pfree(ids);
+	for (AttrNumber column = Anum_es_events_type; column <= Natts_es_events; column++)
+		values[column] = batch_value(batch, i, column, &nulls[column]);
+	memset(slot->tts_isnull, false, Anum_es_events_event_id * sizeof(bool));
+	if (has_ids(batch))
+		*id = *batch_id(batch, i);
+	else
+		EsUuidNext(id);
+	filling->last_id = *id;
+	values[Anum_es_events_position] = Int64GetDatum((int64) filling->position + i);
+	values[Anum_es_events_stream_id] = Int64GetDatum(filling->stream->stream_id);
+	values[Anum_es_events_version] = Int64GetDatum(filling->version + i);
+	values[Anum_es_events_recorded_at] = TimestampTzGetDatum(filling->now);
+	values[Anum_es_events_category_id] = Int32GetDatum(filling->stream->category_id);
+	values[Anum_es_events_event_id] = UUIDPGetDatum(id);
 }
 
-static void
-write_one(Leaf *leaf, const EsBatch *batch, const EsStream *stream, const Run *run,
-		  TimestampTz now, pg_uuid_t *id)
-{
-	fill_slot(leaf->slot, batch, run->first, stream, run->position, run->version, now, id);
-	EsTargetInsert(&leaf->target, leaf->slot);
-}
-
-/* Write a batch, chunk by chunk. */
+/* Write a batch, chunk by chunk, and note the chunks that the stream enters. */
 static void
 write_events(const EsBatch *batch, const EsStream *stream, EsHead head,
-			 EsPosition first, Leaf *leaf, pg_uuid_t *id)
+			 EsPosition first, EsLeaf *leaf, pg_uuid_t *id)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	Filling		filling = {batch, stream, first, head.version + 1, GetCurrentTimestamp()};
 	EsPosition	chunk_of_head = head.chunk;
-	Run			run = {0, 0, first, head.version + 1};
 
 	EsChunkEnsure(ES_CHUNK_EVENTS, first, first + batch->n - 1);
-	while (run.first < batch->n)
+	for (uint32 done = 0; done < batch->n;)
 	{
-		if (!open_leaf(leaf, run.position))
-			elog(ERROR, "no chunk for position " UINT64_FORMAT, run.position);
-		run.n = Min(batch->n - run.first, leaf->chunk.upper - run.position);
-		if (run.n == 1)
-			write_one(leaf, batch, stream, &run, now, id);
-		else
-			write_many(&leaf->target, batch, stream, &run, now, id);
+		int64		version = filling.version + done;
 
+		done += EsLeafWrite(leaf, first + done, done, batch->n, fill_slot, &filling);
 		if (leaf->chunk.lower != chunk_of_head)
-			EsStreamChunkNote(stream, leaf->chunk.lower, run.version);
+			EsStreamChunkNote(stream, leaf->chunk.lower, version);
 		chunk_of_head = leaf->chunk.lower;
-		run.first += run.n;
-		run.position += run.n;
-		run.version += run.n;
 	}
-	EsChunkAhead(ES_CHUNK_EVENTS, &leaf->chunk, run.position - 1);
+	EsChunkAhead(ES_CHUNK_EVENTS, &leaf->chunk, first + batch->n - 1);
+	*id = filling.last_id;
 }
 
 static void
@@ -459,14 +356,7 @@ check_batch(const EsBatch *batch)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid expected version " INT64_FORMAT, batch->expected),
 				 errhint("Use a version from 0 on, es_any(), es_no_stream() or es_stream_exists().")));
-	if (batch->n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a batch must have at least one event")));
-	if (batch->n > ES_BATCH_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a batch must not have more than %d events", ES_BATCH_MAX)));
+	EsBatchCheckSize(batch->n, "event");
 	(void) EsCategoryLength(batch->stream);
 }
 
@@ -481,7 +371,7 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 	EsStream	stream;
 	EsHead		head;
 	EsPosition	first;
-	Leaf		leaf = {false};
+	EsLeaf		leaf = {ES_CHUNK_EVENTS, Natts_es_events};
 
 	PreventCommandIfReadOnly("es_append()");
 	PreventCommandIfParallelMode("es_append()");
@@ -502,7 +392,7 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 
 	if (is_retry(batch, &stream, head, version, position))
 	{
-		close_leaf(&leaf);
+		EsLeafClose(&leaf);
 		*id = *batch_id(batch, batch->n - 1);
 		return;
 	}
@@ -512,7 +402,7 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 	first = stream.created ? (EsPosition) stream.stream_id : EsPositionsDraw(batch->n);
 	ES_DEBUG_BREAK(position_before_lock, first = stream.created ? first : EsDebugKept);
 	write_events(batch, &stream, head, first, &leaf, id);
-	close_leaf(&leaf);
+	EsLeafClose(&leaf);
 	*version = head.version + batch->n;
 	*position = first + batch->n - 1;
 }

@@ -3,7 +3,7 @@
  *		The three forms of append: what they are called with becomes an EsBatch.
  *
  * Everything is checked here, before anything is locked: so a refused call has
- * cost nobody else anything.  A batch borrows the arguments' memory.
+ * cost nobody else anything.
  */
 #include "stream.h"
 
@@ -24,38 +24,6 @@ PG_FUNCTION_INFO_V1(es_append);
 PG_FUNCTION_INFO_V1(es_append_batch);
 PG_FUNCTION_INFO_V1(es_append_json);
 
-/* Everybody's value of a column. */
-static void
-set_constant(EsBatch *batch, AttrNumber column, Datum value)
-{
-	Datum	   *copy = palloc(sizeof(Datum));
-
-	*copy = value;
-	batch->columns[column] = (EsColumn) {copy, NULL, true};
-}
-
-static void
-set_constant_text(EsBatch *batch, AttrNumber column, const text *value)
-{
-	if (value != NULL)
-		set_constant(batch, column, PointerGetDatum(value));
-}
-
-/* An optional id among the arguments, or else the setting's. */
-static void
-set_id_argument(EsBatch *batch, AttrNumber column, FunctionCallInfo fcinfo, int arg,
-				text *setting, const char *what)
-{
-	if (!PG_ARGISNULL(arg))
-	{
-		setting = PG_GETARG_TEXT_PP(arg);
-		EsCheckText(setting, what);
-		if (VARSIZE_ANY_EXHDR(setting) == 0)
-			setting = NULL;
-	}
-	set_constant_text(batch, column, setting);
-}
-
 /* What every form takes: the stream, the expected version, the trace. */
 static void
 begin_batch(EsBatch *batch, FunctionCallInfo fcinfo, int expected_arg)
@@ -64,7 +32,7 @@ begin_batch(EsBatch *batch, FunctionCallInfo fcinfo, int expected_arg)
 	batch->stream = EsArgName(fcinfo, 0, "stream name");
 	EsPrivilegeCheck(fcinfo, ES_PRIVILEGE_APPEND, VARDATA_ANY(batch->stream), EsCategoryLength(batch->stream));
 	batch->expected = PG_ARGISNULL(expected_arg) ? ES_ANY : PG_GETARG_INT64(expected_arg);
-	set_constant_text(batch, Anum_es_events_traceparent, EsSettingTraceparent());
+	EsColumnSetText(&batch->columns[Anum_es_events_traceparent], EsSettingTraceparent());
 }
 
 /* The row type that a function returns; the caller releases it. */
@@ -100,15 +68,6 @@ finish(EsBatch *batch, FunctionCallInfo fcinfo)
 	return HeapTupleGetDatum(row);
 }
 
-static void
-check_required(bool isnull, const char *what)
-{
-	if (isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
-}
-
 /* es_append(stream, type, data, expected_version, metadata, event_id,
  *			 schema_version, occurred_at, correlation_id, causation_id) */
 Datum
@@ -118,93 +77,31 @@ es_append(PG_FUNCTION_ARGS)
 
 	begin_batch(&batch, fcinfo, 3);
 	batch.n = 1;
-	set_constant(&batch, Anum_es_events_type, PointerGetDatum(EsArgName(fcinfo, 1, "event type")));
-	check_required(PG_ARGISNULL(2), "event data");
-	set_constant(&batch, Anum_es_events_data, PG_GETARG_DATUM(2));
+	EsColumnSet(&batch.columns[Anum_es_events_type], PointerGetDatum(EsArgName(fcinfo, 1, "event type")));
+	EsArgRequire(PG_ARGISNULL(2), "event data");
+	EsColumnSet(&batch.columns[Anum_es_events_data], PG_GETARG_DATUM(2));
 	if (!PG_ARGISNULL(4))
-		set_constant(&batch, Anum_es_events_metadata, PG_GETARG_DATUM(4));
+		EsColumnSet(&batch.columns[Anum_es_events_metadata], PG_GETARG_DATUM(4));
 	if (!PG_ARGISNULL(5))
-		set_constant(&batch, Anum_es_events_event_id, PG_GETARG_DATUM(5));
+		EsColumnSet(&batch.columns[Anum_es_events_event_id], PG_GETARG_DATUM(5));
 	if (!PG_ARGISNULL(6))
-		set_constant(&batch, Anum_es_events_schema_version,
+		EsColumnSet(&batch.columns[Anum_es_events_schema_version],
 					 PointerGetDatum(EsArgName(fcinfo, 6, "schema version")));
 	if (!PG_ARGISNULL(7))
-		set_constant(&batch, Anum_es_events_occurred_at, PG_GETARG_DATUM(7));
-	set_id_argument(&batch, Anum_es_events_correlation_id, fcinfo, 8, EsSettingCorrelationId(), "correlation id");
-	set_id_argument(&batch, Anum_es_events_causation_id, fcinfo, 9, EsSettingCausationId(), "causation id");
+		EsColumnSet(&batch.columns[Anum_es_events_occurred_at], PG_GETARG_DATUM(7));
+	EsColumnSetId(&batch.columns[Anum_es_events_correlation_id], fcinfo, 8, EsSettingCorrelationId(), "correlation id");
+	EsColumnSetId(&batch.columns[Anum_es_events_causation_id], fcinfo, 9, EsSettingCausationId(), "causation id");
 	return finish(&batch, fcinfo);
 }
 
-/*
- * An array argument becomes a column.  The first array gives the batch its
- * length; the others must agree.
- */
+/* An array argument becomes a column; the event types, the first, give the batch its length. */
 static void
 set_array(EsBatch *batch, AttrNumber column, FunctionCallInfo fcinfo, int arg,
 		  bool required, const char *what)
 {
-	ArrayType  *array;
-	Oid			type;
-	int			n;
-	Datum	   *values;
-	bool	   *nulls;
+	int			n = column == Anum_es_events_type ? -1 : (int) batch->n;
 
-	if (PG_ARGISNULL(arg))
-	{
-		check_required(required, what);
-		return;
-	}
-	array = PG_GETARG_ARRAYTYPE_P(arg);
-	type = ARR_ELEMTYPE(array);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("%s must be a one-dimensional array", what)));
-	switch (type)
-	{
-		case UUIDOID:
-			deconstruct_array(array, type, UUID_LEN, false, TYPALIGN_CHAR, &values, &nulls, &n);
-			break;
-		case TIMESTAMPTZOID:
-			deconstruct_array(array, type, sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &values, &nulls, &n);
-			break;
-		default:
-			deconstruct_array(array, type, -1, false, TYPALIGN_INT, &values, &nulls, &n);
-	}
-	if (column == Anum_es_events_type)
-		batch->n = n;
-	else if ((uint32) n != batch->n)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("arrays of a batch must have the same length"),
-				 errdetail("There are %u event types, but %d %s.", batch->n, n, what)));
-	if (required || column == Anum_es_events_event_id)
-	{
-		for (int i = 0; i < n; i++)
-		{
-			if (nulls[i])
-				ereport(ERROR,
-						(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						 errmsg("%s must not contain nulls", what)));
-		}
-	}
-	batch->columns[column] = (EsColumn) {values, nulls, false};
-}
-
-/* Every value of a column that has text in it is a good name. */
-static void
-check_texts(const EsBatch *batch, AttrNumber column, const char *what)
-{
-	const EsColumn *c = &batch->columns[column];
-
-	for (uint32 i = 0; c->values != NULL && i < batch->n; i++)
-	{
-		if (c->nulls == NULL || !c->nulls[i])
-		{
-			c->values[i] = PointerGetDatum(DatumGetTextPP(c->values[i]));
-			EsCheckName((text *) DatumGetPointer(c->values[i]), what);
-		}
-	}
+	batch->n = EsColumnSetArray(&batch->columns[column], n, fcinfo, arg, required, what);
 }
 
 static int
@@ -248,12 +145,13 @@ es_append_batch(PG_FUNCTION_ARGS)
 	set_array(&batch, Anum_es_events_data, fcinfo, 2, true, "event data");
 	set_array(&batch, Anum_es_events_metadata, fcinfo, 4, false, "metadata");
 	set_array(&batch, Anum_es_events_event_id, fcinfo, 5, false, "event ids");
+	EsColumnRefuseNulls(&batch.columns[Anum_es_events_event_id], batch.n, "event ids");
 	set_array(&batch, Anum_es_events_schema_version, fcinfo, 6, false, "schema versions");
 	set_array(&batch, Anum_es_events_occurred_at, fcinfo, 7, false, "times of occurrence");
-	set_id_argument(&batch, Anum_es_events_correlation_id, fcinfo, 8, EsSettingCorrelationId(), "correlation id");
-	set_id_argument(&batch, Anum_es_events_causation_id, fcinfo, 9, EsSettingCausationId(), "causation id");
-	check_texts(&batch, Anum_es_events_type, "event type");
-	check_texts(&batch, Anum_es_events_schema_version, "schema version");
+	EsColumnSetId(&batch.columns[Anum_es_events_correlation_id], fcinfo, 8, EsSettingCorrelationId(), "correlation id");
+	EsColumnSetId(&batch.columns[Anum_es_events_causation_id], fcinfo, 9, EsSettingCausationId(), "causation id");
+	EsColumnCheckNames(&batch.columns[Anum_es_events_type], batch.n, "event type");
+	EsColumnCheckNames(&batch.columns[Anum_es_events_schema_version], batch.n, "schema version");
 	check_ids(&batch);
 	return finish(&batch, fcinfo);
 }
@@ -349,8 +247,8 @@ take_json_event(EsBatch *batch, uint32 i, JsonbValue *event)
 			batch->columns[key->column].nulls[i] = false;
 		}
 	}
-	check_required(batch->columns[Anum_es_events_type].nulls[i], "event type");
-	check_required(batch->columns[Anum_es_events_data].nulls[i], "event data");
+	EsArgRequire(batch->columns[Anum_es_events_type].nulls[i], "event type");
+	EsArgRequire(batch->columns[Anum_es_events_data].nulls[i], "event data");
 }
 
 /* Event ids are for all events or for none: half a retry could not be told. */
@@ -394,7 +292,7 @@ es_append_json(PG_FUNCTION_ARGS)
 	Jsonb	   *events;
 
 	begin_batch(&batch, fcinfo, 2);
-	check_required(PG_ARGISNULL(1), "events");
+	EsArgRequire(PG_ARGISNULL(1), "events");
 	events = PG_GETARG_JSONB_P(1);
 	if (!JB_ROOT_IS_ARRAY(events) || JB_ROOT_IS_SCALAR(events))
 		ereport(ERROR,

@@ -74,7 +74,7 @@ EsStreamNamesInvalidate(Oid relation)
 static text *
 look_up_name(int64 stream_id, Snapshot snapshot)
 {
-	Relation	rel = table_open(EsCatalogGet()->streams, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->streams, AccessShareLock);
 	Relation	index = index_open(EsCatalogGet()->streams_pkey, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	ScanKeyData key;

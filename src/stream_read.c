@@ -279,7 +279,10 @@ es_read_event(PG_FUNCTION_ARGS)
 	if (RecoveryInProgress())
 		AcceptInvalidationMessages();
 	else
+	{
 		EsChunkCover(ES_CHUNK_EVENTS, EsHorizonRead(EsLogGet()));
+		(void) EsChunkFindSurely(ES_CHUNK_EVENTS, EsPositionLast(), &chunk);
+	}
 	for (; EsChunkFindNext(ES_CHUNK_EVENTS, from, &chunk); from = chunk.upper)
 	{
 		CHECK_FOR_INTERRUPTS();

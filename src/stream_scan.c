@@ -103,7 +103,7 @@ list_chunks(const EsStream *stream, Snapshot snapshot, int *n)
 	if (in_current_chunk(stream))
 		return chunks;
 
-	rel = table_open(EsCatalogGet()->stream_chunks, AccessShareLock);
+	rel = EsTableOpen(EsCatalogGet()->stream_chunks, AccessShareLock);
 	index = index_open(EsCatalogGet()->stream_chunks_pkey, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));

@@ -204,7 +204,7 @@ EsArgSubscription(FunctionCallInfo fcinfo)
 void
 EsSubscriptionRead(const text *name, Snapshot snapshot, EsSubscription *subscription)
 {
-	Relation	rel = table_open(EsCatalogGet()->subscriptions, AccessShareLock);
+	Relation	rel = EsTableOpen(EsCatalogGet()->subscriptions, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 
 	if (!EsNameProbe(rel, EsCatalogGet()->subscriptions_name_key, name, snapshot, slot, NULL))
@@ -310,7 +310,7 @@ EsStatementRun(EsStatement *statement, Datum *args, const char *nulls)
 	EsOwner		owner;
 	int			result;
 
-	EsOwnerBegin(&owner, EsCatalogGet()->subscriptions);
+	EsOwnerBegin(&owner);
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	prepare(statement);

@@ -76,6 +76,7 @@ es_ack(PG_FUNCTION_ARGS)
 				 errmsg("lane, epoch and position must not be null")));
 	PreventCommandIfReadOnly("es_ack()");
 	EsRequirePrimary();
+	EsForkCheck(EsLogGet());
 	if (PG_GETARG_INT64(3) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -86,5 +87,6 @@ es_ack(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	EsLeaseLockOrFail(&subscription, PG_GETARG_INT32(1), PG_GETARG_INT64(2));
 	acknowledge(&subscription, PG_GETARG_INT32(1), PG_GETARG_INT64(2), (EsPosition) PG_GETARG_INT64(3));
+	EsMaintainSlice();
 	PG_RETURN_VOID();
 }

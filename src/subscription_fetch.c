@@ -504,16 +504,20 @@ wait_until(int64 usecs)
 
 /*
  * Look until something is found or written, or the time is over.  Between looks
- * sleep until the horizon moves, lanes change hands, or something falls due.
+ * sleep until the horizon moves, lanes change hands, or something falls due, a
+ * delayed message that has to be published first among it.
  */
 static void
 look_and_wait(Fetch *fetch, TimestampTz until)
 {
 	while (!look(fetch) && !TransactionIdIsValid(GetTopTransactionIdIfAny()))
 	{
-		if (!EsWakeWait(fetch->read.log, fetch->read.horizon, fetch->news, Min(until, fetch->look_at)) &&
+		TimestampTz look_at = Min(fetch->look_at, EsMaintainNext());
+
+		if (!EsWakeWait(fetch->read.log, fetch->read.horizon, fetch->news, Min(until, look_at)) &&
 			GetCurrentTimestamp() >= until)
 			break;
+		EsMaintainSlice();
 	}
 }
 
@@ -534,6 +538,8 @@ es_fetch(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	fetch.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	fetch.context = AllocSetContextCreate(CurrentMemoryContext, "es_fetch", ALLOCSET_DEFAULT_SIZES);
+
+	EsMaintainSlice();
 
 	/* One who does not wait is told by the next commit; what came meanwhile is looked at. */
 	if (wait > 0)

@@ -57,16 +57,16 @@ COMMENT ON FUNCTION @extschema@.es_lag_bytes(text, bigint) IS
 'About how many bytes of the source''s chunks lie above a position.
 Example: SELECT es_lag_bytes(''events'', 4711);';
 
-CREATE FUNCTION @extschema@.es_subscription_floor(source text)
+CREATE FUNCTION @extschema@.es_lowest_cursor(source text)
 RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
     SELECT pg_catalog.min(c."position")
       FROM @extschema@.es_subscriptions AS s JOIN @extschema@.es_lane_cursors AS c USING (subscription_id)
      WHERE s.source = $1 AND s.state <> 'suspended';
 END;
-COMMENT ON FUNCTION @extschema@.es_subscription_floor(text) IS
+COMMENT ON FUNCTION @extschema@.es_lowest_cursor(text) IS
 'The position up to which every subscription to ''events'' or ''outbox'' that is not suspended has read: what lies at or below it is not needed for them. NULL when there is none.
-Example: SELECT es_subscription_floor(''events'');';
+Example: SELECT es_lowest_cursor(''events'');';
 
 -- Suspends what is too far behind, loudly; called by es_maintain().
 CREATE FUNCTION @extschema@.es_suspend_lagging()
@@ -151,6 +151,6 @@ REVOKE ALL ON FUNCTION
     @extschema@.es_lag_messages(text, bigint, bigint),
     @extschema@.es_lag_since(text, bigint),
     @extschema@.es_lag_bytes(text, bigint),
-    @extschema@.es_subscription_floor(text),
+    @extschema@.es_lowest_cursor(text),
     @extschema@.es_suspend_lagging()
 FROM PUBLIC;

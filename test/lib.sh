@@ -1,4 +1,4 @@
-# Shared by test/run, test/demo and test/bench/run: a private work directory, a staged installation and
+# Shared by test/run, test/debian, test/setup, test/demo and test/bench/run: a private work directory, a staged installation and
 # temporary clusters in it. Source it:
 #
 #   . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -85,6 +85,20 @@ es_as() {
   else
     "$@"
   fi
+}
+
+# es_copy_tree DIRECTORY: all that is built and tested, at the place where a test looks for it, and where there is
+# test data (ES_DATA, or a folder of it near by) that too.
+es_copy_tree() {
+  local name data
+  mkdir "$1/tree" || return
+  for name in Makefile es_pg.control sql expected test src relay README.md; do
+    [ ! -e "$ES_ROOT/$name" ] || cp -r "$ES_ROOT/$name" "$1/tree/" || return
+  done
+  for data in "${ES_DATA:-}" "$ES_ROOT/test/data" "$ES_ROOT/../shared/data"; do
+    [ -z "$data" ] || [ ! -d "$data" ] || break
+  done
+  [ ! -d "$data" ] || cp -r --no-preserve=mode "$data" "$1/data"
 }
 
 # es_own PATH...: gives what root made to the unprivileged user.

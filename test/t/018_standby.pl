@@ -35,6 +35,7 @@ is($there->value('SELECT es_horizon()'), 0, 'and the horizon is below all');
 $slow->rows('BEGIN');
 my $held = $slow->value(q{SELECT position FROM es_append('slow-1', 'E', '{}')});
 my $above = $db->value(q{SELECT position FROM es_append('order-1', 'E', '{}')});
+is($db->try("SELECT es_create_subscription('ahead', '$above')")->{sqlstate}, '22023', 'no cursor can be set above the horizon');
 $db->rows(q{SELECT es_ack('reader', lane, epoch, position) FROM es_fetch('reader', 'r')});
 catch_up();
 is($there->value("SELECT count(*) FROM es_events WHERE position = $above"), 1, 'an event above an open writer has come over');
