@@ -25,7 +25,7 @@ my $total = $ENV{ES_TAKEOVER_EVENTS} // 100_000;
 my $keys = $total >= 10_000 ? 1000 : 50;
 my $limit = 420;
 my $seed = es_seed();
-my $node = es_cluster('takeover');
+my $node = es_cluster('takeover', 'jit = off');
 my $db = es_connect($node);
 
 $db->rows('CREATE TABLE effects (n bigserial PRIMARY KEY, position bigint, key text, member text)');
