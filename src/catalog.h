@@ -56,7 +56,7 @@ typedef struct EsCatalog
 /* Valid until the next invalidation message is accepted: do not keep it. */
 extern const EsCatalog *EsCatalogGet(void);
 
-extern void EsRefuseDropped(void) pg_attribute_noreturn();
+ES_NORETURN extern void EsRefuseDropped(void);
 extern Relation EsTableOpen(Oid table, LOCKMODE lockmode);
 
 /* Called with the OID of each relation that changed; InvalidOid is all. */
