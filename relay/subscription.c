@@ -35,7 +35,7 @@ static const char *const statements[REQUEST_KINDS] = {
 	"SELECT lane, epoch, position, incarnation, message_id, topic, type, source, key,"
 	" version, schema_version, payload, headers, correlation_id, causation_id, traceparent,"
 	" pg_catalog.to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-	" FROM @.es_fetch($1, $2, $3)",
+	" FROM @.es_fetch($1, $2, $3, session_bound => true)",
 
 	[REQUEST_LOOK] = "SELECT @.es_horizon(), @.es_last_position()",
 

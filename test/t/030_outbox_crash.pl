@@ -122,8 +122,8 @@ for my $crash (1 .. CRASHES)
 		es_poll(sub {
 				$backend = $db->value(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'es_pg maintenance worker'
 					OR application_name = 'maintainer' AND state = 'active' ORDER BY random() LIMIT 1});
+				return $backend && kill 'KILL', $backend;
 			}, 60) or die 'nobody maintains';
-		kill 'KILL', $backend;
 		ok(es_poll(sub { $db->try('SELECT 1')->{lost} }, 60), 'killed who maintains; the server begins anew');
 	}
 	else
@@ -163,8 +163,10 @@ is_deeply([ grep { keys %{ $positions{$_} } > 1 } keys %positions ], [], 'none w
 is_deeply([ grep { keys %{ $ids{$_} } > 1 } keys %ids ], [], 'no position was given to two');
 
 check_chunks($db, 'after it all');
-$db->value('SELECT es_retire_chunks()');
-is($db->value(q{SELECT count(*) FROM es_chunk_list WHERE of_table = 'es_outbox' AND split_part(bounds, '''', 4)::bigint <= es_horizon()}),
-	0, 'and all chunks go that are over');
+ok(es_poll(sub {
+			$db->value('SELECT es_retire_chunks()');    # one that autovacuum is at stays for another time
+			$db->value(q{SELECT count(*) FROM es_chunk_list
+				WHERE of_table = 'es_outbox' AND split_part(bounds, '''', 4)::bigint <= es_horizon()}) == 0;
+		}, 60), 'and all chunks go that are over');
 $node->stop;
 done_testing();
