@@ -175,7 +175,7 @@ sub kill_within_batch
 	my $full = pack 'L', 0;
 
 	# Let there be a batch to fetch.
-	ok(es_poll(sub { $here->value(qq{SELECT count(*) FROM es_fetch('receipt', 'test', @{[BATCH]})}) == BATCH }, 60),
+	ok(es_poll(sub { $here->value(qq{SELECT count(*) FROM es_fetch('receipt', 'test', @{[BATCH]}, session_bound => true)}) == BATCH }, 60),
 		'there is a whole batch to deliver');
 	$here->close;
 	pipe my $from, my $to or die "pipe: $!";
