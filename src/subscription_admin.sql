@@ -163,12 +163,12 @@ BEGIN
         WHEN start = 'beginning' THEN 0
         WHEN start = 'end' THEN @extschema@.es_horizon()
         WHEN start ~ '^[0-9]{1,19}$' THEN
-            CASE WHEN start::numeric <= @extschema@.es_last_position() THEN start::bigint END
+            CASE WHEN start::numeric <= @extschema@.es_horizon() THEN start::bigint END
     END;
     IF start_position IS NULL THEN
         RAISE EXCEPTION 'invalid subscription start "%"', start
             USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'Use ''beginning'', ''end'', or a position that was already drawn.';
+                  HINT = 'Use ''beginning'', ''end'', or a position at or below the horizon.';
     END IF;
     INSERT INTO @extschema@.es_subscriptions AS s (
         name, source, categories, types, topics, "where", lanes, state, lease_time, max_attempts, retry_base, retry_max,
