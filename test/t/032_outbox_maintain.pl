@@ -28,7 +28,7 @@ sub published { return $_[0]->value("SELECT count(*) FROM es_outbox WHERE payloa
 sub comes_by
 {
 	my ($db, $what) = @_;
-	return es_poll(sub { $db->rows(q{SELECT es_ack('reader', 0, 0, 0)}); published($db, $what) == 1 }, 30);
+	return es_poll(sub { $db->rows(q{SELECT count(*) FROM es_fetch('reader', 'r')}); published($db, $what) == 1 }, 30);
 }
 
 $db->rows(q{SELECT es_create_subscription('reader', 'beginning')});
@@ -39,7 +39,7 @@ my $other = es_connect($node);
 my $held = due($other);
 ok(es_poll(sub { $db->value('SELECT count(*) FROM es_delayed WHERE deliver_after < clock_timestamp()') == 1 }, 30), 'one is due');
 $other->rows('BEGIN; SELECT es_publish_due()');
-$db->rows(q{SELECT es_ack('reader', 0, 0, 0)});
+$db->rows(q{SELECT count(*) FROM es_fetch('reader', 'r')});
 is(published($db, $held), 0, 'not while another publishes it');
 $other->rows('ROLLBACK');
 ok(comes_by($db, $held), 'but when that is rolled back');
@@ -48,7 +48,7 @@ ok(comes_by($db, $held), 'but when that is rolled back');
 $other->rows('BEGIN');
 $held = due($other);
 ok(es_poll(sub { $other->value('SELECT count(*) FROM es_delayed WHERE deliver_after < clock_timestamp()') == 1 }, 30), 'one is due and not committed');
-$db->rows(q{SELECT es_ack('reader', 0, 0, 0)});
+$db->rows(q{SELECT count(*) FROM es_fetch('reader', 'r')});
 $other->rows('COMMIT');
 ok(comes_by($db, $held), 'it is published when it is');
 
@@ -97,7 +97,7 @@ $db = es_connect($node);
 $db->rows(q{SELECT es_publish_batch('t', array_fill('T'::text, ARRAY[250]), array_fill('0'::jsonb, ARRAY[250]))});
 $db->rows('SET es_pg.outbox_retention = 0; SET es_pg.outbox_chunk_interval = 0');
 $held = due($db);
-is($db->try(q{SELECT es_ack('reader', 0, 0, 0)})->{sqlstate}, undef, 'no worker: a reader gets its answer');
+is($db->try(q{SELECT count(*) FROM es_fetch('reader', 'r')})->{sqlstate}, undef, 'no worker: a reader gets its answer');
 ok(es_poll(sub { $db->rows('SELECT es_maintain()'); $db->value('SELECT count(*) FROM es_delayed') == 0 }, 30), 'es_maintain() publishes what is due');
 $db->rows('SELECT es_maintain()');
 is($db->value('SELECT count(*) FROM es_outbox'), 0, 'and drops chunks');
