@@ -518,7 +518,6 @@ EsRowLock(Relation rel, TupleTableSlot *slot)
 }
 
 
-
 /* Who created the extension owns its relations. */
 static Oid
 relation_owner(Oid relation)

@@ -141,7 +141,7 @@ typedef struct EsLane
 	/* This fetch's own. */
 	int			group;			/* lanes that are scanned together */
 	bool		stopped;		/* nothing more of it can be handed out now */
-	bool		parking;		/* messages of it were parked */
+	bool		passing;		/* parked messages of it were passed */
 	EsPosition	handed;			/* the highest position handed out; 0: none */
 	EsPosition	looked;			/* up to here all was looked at and may be acknowledged */
 	EsPosition	scanned;		/* and so far was looked, to park what is to be parked */

@@ -122,7 +122,7 @@ park_behind(Fetch *fetch, EsLane *lane, uint64 hash, const EsDelivered *message,
 		return;
 	}
 	EsParkedInsert(fetch->subscription.id, message, hash, false, 0);
-	lane->parking = true;
+	lane->passing = true;
 	fetch->parkings--;
 }
 
@@ -148,6 +148,7 @@ take_row(Fetch *fetch, EsLane *lane, TupleTableSlot *slot, const text *stream, u
 				put(fetch, lane, &message);
 			break;
 		case ES_PARKED_ITSELF:
+			lane->passing = true;
 			break;
 		case ES_PARKED_JUST_NOW:
 			stop(lane, position);
@@ -301,8 +302,9 @@ deliver_due(Fetch *fetch)
 
 /*
  * Note what a lane was handed, and move its cursor where that is worth a row: a
- * long stretch, or a long time, held nothing for it, or only what is parked by
- * now.  Else an idle lane would hold chunks, and seem to be far behind.
+ * long stretch, or a long time, held nothing for it, else an idle lane would
+ * hold chunks and seem to be far behind; or parked messages were passed, which
+ * are handed out again only when the cursor is behind them.
  */
 static void
 record_progress(Fetch *fetch, EsLane *lane)
@@ -311,7 +313,7 @@ record_progress(Fetch *fetch, EsLane *lane)
 	bool		drained = fetch->subscription.draining && clear >= fetch->subscription.drain_to;
 	TimestampTz now = GetCurrentTimestamp();
 	bool		move = clear > lane->cursor &&
-		(lane->parking || lane->slow || drained || clear - lane->cursor > SKIP_MIN ||
+		(lane->passing || lane->slow || drained || clear - lane->cursor > SKIP_MIN ||
 		 now - lane->moved > SKIP_USECS) &&
 		lock_lane(fetch, lane);
 

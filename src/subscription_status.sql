@@ -60,8 +60,13 @@ Example: SELECT es_lag_bytes(''events'', 4711);';
 CREATE FUNCTION @extschema@.es_lowest_cursor(source text)
 RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
-    SELECT pg_catalog.min(c."position")
-      FROM @extschema@.es_subscriptions AS s JOIN @extschema@.es_lane_cursors AS c USING (subscription_id)
+    SELECT pg_catalog.min(COALESCE(c."position", 0))
+      FROM @extschema@.es_subscriptions AS s
+      JOIN @extschema@.es_leases AS l USING (subscription_id)
+      LEFT JOIN LATERAL (
+           SELECT k."position" FROM @extschema@.es_cursors AS k
+            WHERE k.subscription_id = l.subscription_id AND k.lane = l.lane
+            ORDER BY k.epoch DESC, k."position" DESC LIMIT 1) AS c ON true
      WHERE s.source = $1 AND s.state <> 'suspended';
 END;
 COMMENT ON FUNCTION @extschema@.es_lowest_cursor(text) IS
