@@ -190,16 +190,14 @@ read_row(TupleTableSlot *slot, Incarnation *row)
 static bool
 newest_incarnation(Incarnation *row)
 {
-	Relation	rel = EsTableOpen(EsCatalogGet()->incarnations, AccessShareLock);
-	Relation	index = index_open(EsCatalogGet()->incarnations_pkey, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	bool		found = EsIndexProbe(rel, index, SnapshotSelf, NULL, 0, BackwardScanDirection, slot);
+	EsProbe		probe;
+	bool		found;
 
+	EsProbeOpen(&probe, EsCatalogGet()->incarnations, EsCatalogGet()->incarnations_pkey);
+	found = EsIndexProbe(probe.rel, probe.index, SnapshotSelf, NULL, 0, BackwardScanDirection, probe.slot);
 	if (found)
-		read_row(slot, row);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+		read_row(probe.slot, row);
+	EsProbeClose(&probe);
 	return found;
 }
 

@@ -34,17 +34,14 @@
 static EsPosition
 newest_mark(Snapshot snapshot)
 {
-	Relation	rel = EsTableOpen(EsCatalogGet()->marks, AccessShareLock);
-	Relation	index = index_open(EsCatalogGet()->marks_pkey, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	EsProbe		probe;
 	EsPosition	position = 0;
 	bool		isnull;
 
-	if (EsIndexProbe(rel, index, snapshot, NULL, 0, BackwardScanDirection, slot))
-		position = (EsPosition) DatumGetInt64(slot_getattr(slot, 1, &isnull));
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	EsProbeOpen(&probe, EsCatalogGet()->marks, EsCatalogGet()->marks_pkey);
+	if (EsIndexProbe(probe.rel, probe.index, snapshot, NULL, 0, BackwardScanDirection, probe.slot))
+		position = (EsPosition) DatumGetInt64(slot_getattr(probe.slot, 1, &isnull));
+	EsProbeClose(&probe);
 	return position;
 }
 
@@ -53,40 +50,36 @@ newest_mark(Snapshot snapshot)
  * the subscription's next lower lane, or else of the next lower subscription.
  */
 static bool
-next_cursor(Relation rel, Relation index, Snapshot snapshot, int32 subscription, int32 lane,
-			TupleTableSlot *slot)
+next_cursor(EsProbe *probe, Snapshot snapshot, int32 subscription, int32 lane)
 {
 	ScanKeyData keys[2];
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(subscription));
 	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(lane));
-	if (EsIndexProbe(rel, index, snapshot, keys, 2, BackwardScanDirection, slot))
+	if (EsIndexProbe(probe->rel, probe->index, snapshot, keys, 2, BackwardScanDirection, probe->slot))
 		return true;
 	ScanKeyInit(&keys[0], 1, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(subscription));
-	return EsIndexProbe(rel, index, snapshot, keys, 1, BackwardScanDirection, slot);
+	return EsIndexProbe(probe->rel, probe->index, snapshot, keys, 1, BackwardScanDirection, probe->slot);
 }
 
 /* The furthest cursor of any subscription's lane; 0: none. */
 static EsPosition
 furthest_cursor(Snapshot snapshot)
 {
-	Relation	rel = EsTableOpen(EsCatalogGet()->cursors, AccessShareLock);
-	Relation	index = index_open(EsCatalogGet()->cursors_pkey, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	EsProbe		probe;
 	int32		subscription = PG_INT32_MAX;
 	int32		lane = PG_INT32_MAX;
 	EsPosition	furthest = 0;
 	bool		isnull;
 
-	while (next_cursor(rel, index, snapshot, subscription, lane, slot))
+	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
+	while (next_cursor(&probe, snapshot, subscription, lane))
 	{
-		subscription = DatumGetInt32(slot_getattr(slot, Anum_subscription, &isnull));
-		lane = DatumGetInt32(slot_getattr(slot, Anum_lane, &isnull));
-		furthest = Max(furthest, (EsPosition) DatumGetInt64(slot_getattr(slot, Anum_position, &isnull)));
+		subscription = DatumGetInt32(slot_getattr(probe.slot, Anum_subscription, &isnull));
+		lane = DatumGetInt32(slot_getattr(probe.slot, Anum_lane, &isnull));
+		furthest = Max(furthest, (EsPosition) DatumGetInt64(slot_getattr(probe.slot, Anum_position, &isnull)));
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	EsProbeClose(&probe);
 	return furthest;
 }
 
