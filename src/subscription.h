@@ -6,6 +6,7 @@
  *		subscription_member.c	who is alive, and what a lane was handed (shared memory)
  *		subscription_lease.c	who has which lane: rows of es_leases, epochs, es_release
  *		subscription_fetch.c	es_fetch
+ *		subscription_held.c		fetching ahead of what is not acknowledged
  *		subscription_delivery.c	messages as rows of es_delivery
  *		subscription_ack.c		es_ack
  *		subscription_parked.c	parked keys: knowing them, parking behind them
@@ -136,6 +137,8 @@ typedef struct EsLane
 	bool		locked;			/* its lease, by this transaction, and the epoch is right */
 	bool		slow;			/* what it was handed is not acknowledged */
 	bool		parked;			/* some of its keys are parked */
+	bool		held;			/* the consumer still has messages of it */
+	bool		exhausted;		/* and gets no more of it in this fetch */
 	TimestampTz moved;			/* when its cursor was last moved for want of messages */
 
 	/* This fetch's own. */
@@ -147,6 +150,15 @@ typedef struct EsLane
 	EsPosition	scanned;		/* and so far was looked, to park what is to be parked */
 	EsPosition	left;			/* the first position handed out or left for later; 0: none */
 } EsLane;
+
+/* What a consumer says it still has: n lanes, and the highest position of each. */
+typedef struct EsHeld
+{
+	int			n;
+	const int32 *lanes;
+	const int64 *epochs;
+	const int64 *positions;
+} EsHeld;
 
 /* A live member, as a fetch sees it. */
 typedef struct EsPeer
@@ -203,6 +215,11 @@ extern List *EsLeasesServe(const EsSubscription *subscription, const text *consu
 						   EsPeers *peers, bool *contested);
 extern bool EsLeaseLock(int32 subscription, int32 lane, int64 epoch, LockWaitPolicy policy, text **owner);
 extern void EsLeaseLockOrFail(const EsSubscription *subscription, int32 lane, int64 epoch);
+
+/* subscription_held.c */
+extern EsHeld EsArgHeld(FunctionCallInfo fcinfo, int arg);
+extern void EsLaneHold(EsLane *lane, const EsHeld *held, const EsLaneNote *note, EsPosition upto);
+extern void EsLaneExhaust(EsLane *lane, EsPosition upto);
 
 /* subscription_delivery.c */
 extern uint64 EsRowKeyHash(EsChunkKind source, TupleTableSlot *slot);

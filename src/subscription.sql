@@ -130,12 +130,14 @@ COMMENT ON TYPE @extschema@.es_delivery IS
 
 CREATE FUNCTION @extschema@.es_fetch(
     subscription text, consumer text, max_count integer DEFAULT 1000, wait interval DEFAULT NULL,
-    session_bound boolean DEFAULT false)
+    session_bound boolean DEFAULT false,
+    held_lanes integer[] DEFAULT NULL, held_epochs bigint[] DEFAULT NULL, held_positions bigint[] DEFAULT NULL)
 RETURNS SETOF @extschema@.es_delivery LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.es_fetch(text, text, integer, interval, boolean) IS
+COMMENT ON FUNCTION @extschema@.es_fetch(text, text, integer, interval, boolean, integer[], bigint[], bigint[]) IS
 'Makes the consumer a member of the subscription for its lease time, gives it its fair share of the lanes, and returns what is not acknowledged in them: parked messages that are due, then new ones up to the horizon, positions rising in each lane, at most max_count rows. What is not acknowledged is handed out again by the next call. consumer: a name of its own for each process.
 With wait (at most 30 s) an empty answer comes only after so long, or when lanes changed hands; a commit ends the wait at once. Without wait an empty answer asks the next commit for a notification on channel es_pg.
 session_bound: the consumer''s lanes are free at once when this session ends; without, when the lease time is over.
+held_lanes, held_epochs, held_positions: to fetch ahead: the lanes of which the consumer still has messages, and the highest position it has of each; the fetch goes on behind those instead of handing them out again. A lane with a parked message that is due gives nothing until nothing of it is held: list only lanes of which there is something.
 Errors: 42704 no such subscription, 55000 it is suspended, 55006 the name is bound to another session, 53400 too many consumers, SE006 under REPEATABLE READ or SERIALIZABLE, 25001 wait in a transaction that has written, 25006 in a read-only transaction without a lane, 22004, 22023.
 Example: SELECT * FROM es_fetch(''mailer'', ''host-1'', 100, ''5 s'');';
 
@@ -207,7 +209,7 @@ Example: SELECT es_forget_members(1);';
 
 REVOKE ALL ON FUNCTION
     @extschema@.es_forget_members(integer),
-    @extschema@.es_fetch(text, text, integer, interval, boolean),
+    @extschema@.es_fetch(text, text, integer, interval, boolean, integer[], bigint[], bigint[]),
     @extschema@.es_ack(text, integer, bigint, bigint),
     @extschema@.es_nack(text, integer, bigint, bigint, text, interval, boolean),
     @extschema@.es_release(text, text),

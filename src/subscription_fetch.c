@@ -3,7 +3,8 @@
  *		es_fetch: what comes next in the lanes of a member.
  *
  * A fetch is an ordered read from the cursors of its lanes to the horizon.  It
- * hands out again what is not acknowledged.  Parked messages that are due come
+ * hands out again what is not acknowledged, but for what the consumer says it
+ * still has (subscription_held.c).  Parked messages that are due come
  * first, then new ones; in each lane positions rise.
  *
  * Several lanes are read in one scan, in the order of the log, each row going to
@@ -51,6 +52,7 @@ typedef struct Fetch
 	text	   *name;
 	text	   *consumer;
 	bool		session_bound;
+	EsHeld		held;
 	ReturnSetInfo *result;
 	int64		left;			/* rows still wanted */
 	MemoryContext context;		/* of one look */
@@ -293,6 +295,8 @@ deliver_due(Fetch *fetch)
 			continue;
 		if (at > now)
 			fetch->look_at = Min(fetch->look_at, at);
+		else if (lane->held)
+			EsLaneExhaust(lane, fetch->upto);
 		else if (lock_lane(fetch, lane))
 			room -= EsDueHandOut(&fetch->subscription, lane, room, put_due, fetch);
 	}
@@ -312,11 +316,13 @@ record_progress(Fetch *fetch, EsLane *lane)
 	EsPosition	clear = lane->left != 0 ? lane->left - 1 : Max(lane->from, lane->scanned);
 	bool		drained = fetch->subscription.draining && clear >= fetch->subscription.drain_to;
 	TimestampTz now = GetCurrentTimestamp();
-	bool		move = clear > lane->cursor &&
+	bool		move = clear > lane->cursor && !lane->held &&
 		(lane->passing || lane->slow || drained || clear - lane->cursor > SKIP_MIN ||
 		 now - lane->moved > SKIP_USECS) &&
 		lock_lane(fetch, lane);
 
+	if (lane->exhausted)
+		return;
 	if (move)
 		lane->moved = now;
 	EsLaneNoteWrite(&fetch->subscription, lane);
@@ -367,18 +373,21 @@ read_lanes(Fetch *fetch)
 	{
 		EsLane	   *lane = lfirst(cell);
 		EsLaneNote	note;
+		bool		known;
 
 		fetch->by_number[lane->number] = lane;
 		lane->cursor = EsCursorRead(&probe, fetch->subscription.id, lane->number, GetActiveSnapshot());
 		lane->from = lane->cursor;
 		lane->moved = GetCurrentTimestamp();
-		if (EsLaneNoteRead(fetch->subscription.id, lane->number, lane->epoch, &note))
+		known = EsLaneNoteRead(fetch->subscription.id, lane->number, lane->epoch, &note);
+		if (known)
 		{
 			lane->slow = note.handed > lane->cursor;
 			lane->moved = note.moved;
 			if (!lane->slow)
 				lane->from = Max(lane->cursor, note.looked);
 		}
+		EsLaneHold(lane, &fetch->held, known ? &note : NULL, fetch->upto);
 		lane->parked = any_parked &&
 			EsParkedLoad(fetch->subscription.id, lane->number, lane->epoch, GetActiveSnapshot());
 	}
@@ -523,7 +532,7 @@ look_and_wait(Fetch *fetch, TimestampTz until)
 	}
 }
 
-/* es_fetch(subscription, consumer, max_count, wait, session_bound) */
+/* es_fetch(subscription, consumer, max_count, wait, session_bound, held_lanes, held_epochs, held_positions) */
 Datum
 es_fetch(PG_FUNCTION_ARGS)
 {
@@ -537,6 +546,7 @@ es_fetch(PG_FUNCTION_ARGS)
 	EsOrderedReadCheck();
 	wait = argument_wait(fcinfo, 3);
 	fetch.session_bound = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	fetch.held = EsArgHeld(fcinfo, 5);
 	InitMaterializedSRF(fcinfo, 0);
 	fetch.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	fetch.context = AllocSetContextCreate(CurrentMemoryContext, "es_fetch", ALLOCSET_DEFAULT_SIZES);
