@@ -22,6 +22,7 @@
 	X(committed)				/* visible, and out of the registry; invalidations not yet sent */ \
 	X(adopting)					/* a restored sequence is half taken over */ \
 	X(before_arming)			/* an ordered read found nothing */ \
+	X(judging)					/* what is stored is known, what incarnation there is not yet */ \
 	/* breakages */ \
 	X(horizon_after_snapshot) \
 	X(bound_after_draw) \

@@ -63,6 +63,7 @@
 #include "catalog.h"
 #include "chunk.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "worker.h"
 
 #define SAFE_GAP		UINT64CONST(0x100000000)	/* positions between two lives */
@@ -263,8 +264,9 @@ difference(const Place *then, const Place *here)
 }
 
 /*
- * Look at the log as it is now.  What is stored is looked at before the counter:
- * whatever this server's own writers add meanwhile, they have drawn.
+ * Look at the log as it is now.  What is stored is looked at first, for others
+ * write meanwhile: their first incarnation is committed before any position, and
+ * whatever they store they have drawn.
  */
 static void
 judge(Judgement *judgement)
@@ -272,9 +274,10 @@ judge(Judgement *judgement)
 	bool		born;
 
 	memset(judgement, 0, sizeof(*judgement));
+	judgement->stored = highest_stored();
+	ES_DEBUG_POINT(judging);
 	born = newest_incarnation(&judgement->newest);
 	find_place(&judgement->here);
-	judgement->stored = highest_stored();
 	judgement->bound = EsBoundRead(judgement->here.log);
 
 	if (born)

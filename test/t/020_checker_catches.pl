@@ -270,6 +270,23 @@ whole('a restored sequence that is half taken over', sub {
 		my $position = $writer->receive(60)->{rows}[0][0] // 'nothing';
 		return $position eq '5001' ? '' : "reused: $position\n";
 	});
+
+# ---------------------------------------------------------------- the first appends of a log
+
+# One looks whether the log is this database's own while another begins it.
+whole('a log that is begun meanwhile', sub {
+		my $dbname = database($node);
+		my $other = es_connect($node, dbname => $dbname);
+		my $slow = es_connect($node, dbname => $dbname, options => '-c es_pg.debug_points=judging');
+
+		hold('judging');
+		$slow->send(q{SELECT position FROM es_append('slow-1', 'E', '{}')});
+		die "the writer is not where it should be\n" if !waits($slow, 'Extension');
+		$other->rows(q{SELECT es_append('other-1', 'E', '{}')});
+		release('judging');
+		my $answer = $slow->receive(60);
+		return defined $answer->{sqlstate} ? "refused: $answer->{message}\n" : '';
+	});
 $node->stop;
 
 # ---------------------------------------------------------------- crashes
