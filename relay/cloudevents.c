@@ -1,6 +1,6 @@
 /*
  * cloudevents.c
- *		A message as a CloudEvents 1.0 JSON object, in structured mode.
+ *		A message as a CloudEvents 1.0 event: its attributes, and as a JSON object.
  *
  * The object is one line: PostgreSQL prints jsonb without line breaks, and
  * text is escaped here.  UTF-8 passes as it is, for the connection's encoding
@@ -9,7 +9,26 @@
  * CloudEvents' own integers have 32 bits, so positions and versions are
  * strings.  What is null is left out.
  */
+#include <stdint.h>
+
 #include "cloudevents.h"
+
+/* Behind time come extensions: their names are lower-case letters and digits only. */
+const CloudEventAttribute CloudEventAttributes[] = {
+	{"id", offsetof(RelayMessage, message_id)},
+	{"source", offsetof(RelayMessage, source)},
+	{"type", offsetof(RelayMessage, type)},
+	{"subject", offsetof(RelayMessage, key)},
+	{"time", offsetof(RelayMessage, occurred_at)},
+	{"position", offsetof(RelayMessage, position_text)},
+	{"incarnation", offsetof(RelayMessage, incarnation)},
+	{"streamversion", offsetof(RelayMessage, version)},
+	{"correlationid", offsetof(RelayMessage, correlation_id)},
+	{"causationid", offsetof(RelayMessage, causation_id)},
+	{"traceparent", offsetof(RelayMessage, traceparent)},
+	{"schemaversion", offsetof(RelayMessage, schema_version)},
+	{NULL, 0}
+};
 
 /* JSON's short escapes; 'u' for the control characters that have none. */
 static const char escapes[256] = {
@@ -23,7 +42,6 @@ static const char escapes[256] = {
 	[0x1e] = 'u', [0x1f] = 'u', [0x7f] = 'u'
 };
 
-/* Text as a JSON string, quotes included. */
 void
 CloudEventAppendString(Buffer *out, RelayText text)
 {
@@ -59,29 +77,46 @@ add_attribute(Buffer *out, const char *name, RelayText value)
 	CloudEventAppendString(out, value);
 }
 
+/* Bytes as base64, for data_base64. */
+static void
+add_base64(Buffer *out, RelayText bytes)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const unsigned char *data = (const unsigned char *) bytes.data;
+
+	BufferReserve(out, bytes.len / 3 * 4 + 4);
+	for (size_t i = 0; i < bytes.len; i += 3)
+	{
+		size_t		left = bytes.len - i;
+		uint32_t	group = data[i] << 16 | (left > 1 ? data[i + 1] << 8 : 0) | (left > 2 ? data[i + 2] : 0);
+		char		four[4] = {
+			digits[group >> 18], digits[group >> 12 & 63],
+			left > 1 ? digits[group >> 6 & 63] : '=', left > 2 ? digits[group & 63] : '='
+		};
+
+		BufferAppend(out, four, sizeof(four));
+	}
+}
+
 void
 CloudEventAppend(Buffer *out, const RelayMessage *message)
 {
 	BufferAppendText(out, "{\"specversion\":\"1.0\"");
-	add_attribute(out, "id", message->message_id);
-	add_attribute(out, "source", message->source);
-	add_attribute(out, "type", message->type);
-	add_attribute(out, "subject", message->key);
-	add_attribute(out, "time", message->occurred_at);
-
-	/* Extensions: lower-case letters and digits only. */
-	add_attribute(out, "position", message->position_text);
-	add_attribute(out, "incarnation", message->incarnation);
-	add_attribute(out, "streamversion", message->version);
-	add_attribute(out, "correlationid", message->correlation_id);
-	add_attribute(out, "causationid", message->causation_id);
-	add_attribute(out, "traceparent", message->traceparent);
-	add_attribute(out, "schemaversion", message->schema_version);
+	for (const CloudEventAttribute *attribute = CloudEventAttributes; attribute->name != NULL; attribute++)
+		add_attribute(out, attribute->name,
+					  *(const RelayText *) ((const char *) message + attribute->offset));
+	add_attribute(out, "datacontenttype", message->content_type);
 
 	if (message->payload.data != NULL)
 	{
-		BufferAppendText(out, ",\"datacontenttype\":\"application/json\",\"data\":");
+		BufferAppendText(out, ",\"data\":");
 		BufferAppend(out, message->payload.data, message->payload.len);
+	}
+	else if (message->payload_binary.data != NULL)
+	{
+		BufferAppendText(out, ",\"data_base64\":\"");
+		add_base64(out, message->payload_binary);
+		BufferAppendText(out, "\"");
 	}
 	BufferAppendText(out, "}");
 }

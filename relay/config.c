@@ -1,575 +1,581 @@
 /*
  * config.c
- *		The relay's settings: one table, from which the file, the environment,
- *		--help and --sample-config all read.
+ *		Loads the relay's settings: defaults, then the file, then the environment.
  *
- * A sink brings the table of its own settings along (sink.h), in a section
- * that has its name; everything below walks both.
+ * A sink's `[sink]` section has the keys of its type beside `type` itself.
+ * Pipelines and sinks may have names, and be several; whoever needs one of each
+ * names none.
  *
- * The file is INI-like, and what it says is what is meant: a value is the rest
- * of its line, with nothing to quote or to escape and no comment behind it, so
- * that a connection string with # or quotes in it can be pasted.  What is not
- * known is refused, for a mistyped key must not silently mean its default.
+ * What is not known is refused, for a mistyped key must not silently mean its
+ * default.  Values that may be secrets are never shown, in no error either.
  */
 #include <ctype.h>
-#include <errno.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "config.h"
-#include "log.h"
+#include "config_file.h"
+#include "config_tables.h"
+#include "config_value.h"
 #include "sink.h"
 
-#define ENV_PREFIX		"ES_RELAY_"
-#define ENV_NAME_MAX	128
+#define NAME_MAX_LENGTH 63
 
 extern char **environ;
 
-/* In the order of RelayCreate and of LogLevel. */
-static const char *const create_values[] = {"no", "beginning", "end", NULL};
-static const char *const level_values[] = {"error", "warning", "info", "debug", NULL};
+/* A section that there is, and where its values go. */
+typedef struct Section
+{
+	KindNumber	kind;
+	const char *name;			/* "" if it has none */
+	const FileSection *text;	/* NULL if the file has none */
 
-#define FIELD(member)	offsetof(RelayConfig, member)
+	/* The options of its kind, and those of the sink's type if that is known. */
+	struct
+	{
+		const ConfigOption *options;
+		void	   *base;
+	}			parts[2];
+	int			nparts;
+} Section;
 
-static const ConfigOption options[] = {
-	{"database", "conninfo", CONFIG_STRING, FIELD(database.conninfo), "",
-		.help = "Where the event store is: a libpq connection string or URI. What it leaves out\n"
-		"comes from libpq's own environment (PGHOST, PGSERVICE, ...) and from .pgpass.\n"
-		"Several hosts are tried in turn; add target_session_attrs=read-write to them.\n"
-		"connect_timeout holds for each host, and is 10 seconds unless given."
-	},
-	{"pipeline", "subscription", CONFIG_STRING, FIELD(pipeline.subscription), NULL,
-		.help = "The subscription to read: es_create_subscription() makes one, or `create` below."
-	},
-	{"pipeline", "consumer", CONFIG_STRING, FIELD(pipeline.consumer), "",
-		.help = "This process's name among the members of the subscription; one that is not\n"
-		"given is made of the host's name and the process id."
-	},
-	{"pipeline", "create", CONFIG_ENUM, FIELD(pipeline.create), "no",
-		.help = "What to do when the subscription does not exist: create it to read from the\n"
-		"beginning of the log or from its present end, or stop.",
-		.values = create_values
-	},
-	{"pipeline", "batch_size", CONFIG_INT, FIELD(pipeline.batch_size), "1000",
-		.help = "Messages to fetch at a time. A batch is acknowledged as a whole, so it is also\n"
-		"the most that is delivered again after a crash.",
-		.min = 1, .max = 100000
-	},
-	{"pipeline", "poll_interval_ms", CONFIG_INT, FIELD(pipeline.poll_interval_ms), "1000",
-		.help = "How often to look for messages while the database announces none. It announces\n"
-		"each at once; behind a connection pooler, where that cannot work, this is the\n"
-		"delay.",
-		.min = 10, .max = 60000
-	},
-	{"pipeline", "maintain_interval_s", CONFIG_INT, FIELD(pipeline.maintain_interval_s), "60",
-		.help = "How often to call es_maintain(), the database's housekeeping. 0 is never.",
-		.min = 0, .max = 86400
-	},
-	{"pipeline", "source", CONFIG_STRING, FIELD(pipeline.source), "",
-		.help = "The CloudEvents source of events that have none of their own, a URI reference;\n"
-		"if not given, /es_pg/ and the database's name."
-	},
-	{"sink", "type", CONFIG_SINK, FIELD(sink.methods), "stdout",
-		.help = "Where the messages go."
-	},
-	{"log", "level", CONFIG_ENUM, FIELD(log.level), "info",
-		.help = "The least important messages to write to standard error.",
-		.values = level_values
-	},
-	{NULL}
-};
+typedef struct Loader
+{
+	RelayConfig *config;
+	ConfigFile	file;
+	Section    *sections;
+	int			nsections;
+	Buffer	   *errors;
+} Loader;
 
-/* Where a value comes from: a line of the file, a variable, or the table. */
+/* Where a value comes from: a line of the file, or a variable. */
 typedef struct Origin
 {
-	const char *file;			/* NULL for a variable */
+	const char *variable;		/* NULL for a line */
+	const char *file;
 	int			line;
-	const char *variable;
 } Origin;
 
-/* The n-th setting of the relay and then of its sinks, NULL after the last. */
-static const ConfigOption *
-option_at(int n)
-{
-	const ConfigOption *option;
+/* ---------------------------------------------------------------- names */
 
-	for (option = options; option->section != NULL; option++)
+static void
+add_origin(Buffer *errors, const Origin *origin)
+{
+	if (origin->variable != NULL)
+		BufferAppendf(errors, "environment variable %s: ", origin->variable);
+	else
+		BufferAppendf(errors, "%s:%d: ", origin->file, origin->line);
+}
+
+/* `section [pipeline orders]` */
+static void
+add_section(Buffer *out, const Section *section)
+{
+	BufferAppendf(out, "section [%s%s%s]", ConfigKinds[section->kind].name,
+				  section->name[0] != '\0' ? " " : "", section->name);
+}
+
+/* The key of `prefix.` that the end of a variable's name stands for: SASL_PASSWORD is sasl.password. */
+static char *
+pair_key(const char *prefix, const char *end, size_t len)
+{
+	Buffer		key = {0};
+
+	BufferAppendText(&key, prefix);
+	for (size_t i = 0; i < len; i++)
 	{
-		if (n-- == 0)
-			return option;
+		char		c = end[i] == '_' ? '.' : tolower((unsigned char) end[i]);
+
+		BufferAppend(&key, &c, 1);
 	}
-	for (int i = 0; SinkAt(i) != NULL; i++)
+	return BufferToText(&key);
+}
+
+static bool
+name_is_valid(const char *name)
+{
+	for (const char *c = name; *c != '\0'; c++)
 	{
-		for (option = SinkAt(i)->options; option->section != NULL; option++)
+		if (!isalnum((unsigned char) *c) && *c != '-' && *c != '_')
+			return false;
+	}
+	return strlen(name) <= NAME_MAX_LENGTH;
+}
+
+/* The option of a section that a key belongs to, and its part; or NULL. */
+static const ConfigOption *
+find_option(const Section *section, const char *key, int *part)
+{
+	for (*part = 0; *part < section->nparts; (*part)++)
+	{
+		const ConfigOption *option = section->parts[*part].options;
+
+		for (; option->key != NULL; option++)
 		{
-			if (n-- == 0)
+			if (ConfigValueMatches(option, key))
 				return option;
 		}
 	}
 	return NULL;
 }
 
-/* The setting of that name, or NULL; its number if somebody wants it. */
-static const ConfigOption *
-find_option(const char *section, const char *key, int *number)
-{
-	const ConfigOption *option;
-
-	for (int i = 0; (option = option_at(i)) != NULL; i++)
-	{
-		if (strcmp(option->section, section) == 0 && strcmp(option->key, key) == 0)
-		{
-			if (number != NULL)
-				*number = i;
-			return option;
-		}
-	}
-	return NULL;
-}
-
-static bool
-section_exists(const char *section)
-{
-	const ConfigOption *option;
-
-	for (int i = 0; (option = option_at(i)) != NULL; i++)
-	{
-		if (strcmp(option->section, section) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* ES_RELAY_<SECTION>_<KEY>, or with no key the start that a section's have. */
-static void
-variable_name(const char *section, const char *key, char *name)
-{
-	snprintf(name, ENV_NAME_MAX, ENV_PREFIX "%s_%s", section, key != NULL ? key : "");
-	for (char *c = name; *c != '\0'; c++)
-		*c = toupper((unsigned char) *c);
-}
-
-static void
-add_origin(Buffer *errors, const Origin *origin)
-{
-	if (origin->file != NULL)
-		BufferAppendf(errors, "%s:%d: ", origin->file, origin->line);
-	else
-		BufferAppendf(errors, "environment variable %s: ", origin->variable);
-}
-
-/* The words that a setting may have, for people. */
-static void
-add_choices(Buffer *out, const ConfigOption *option)
-{
-	const char *separator = "";
-
-	if (option->type == CONFIG_ENUM)
-	{
-		for (int i = 0; option->values[i] != NULL; i++, separator = ", ")
-			BufferAppendf(out, "%s%s", separator, option->values[i]);
-	}
-	else if (option->type == CONFIG_SINK)
-	{
-		for (int i = 0; SinkAt(i) != NULL; i++, separator = ", ")
-			BufferAppendf(out, "%s%s", separator, SinkAt(i)->name);
-	}
-}
-
-static bool
-parse_int(const ConfigOption *option, const char *value, int *field)
-{
-	char	   *end;
-	long		number;
-
-	errno = 0;
-	number = strtol(value, &end, 10);
-	if (errno != 0 || end == value || *end != '\0' ||
-		number < option->min || number > option->max)
-		return false;
-	*field = number;
-	return true;
-}
-
-static bool
-parse_enum(const ConfigOption *option, const char *value, int *field)
-{
-	for (int i = 0; option->values[i] != NULL; i++)
-	{
-		if (strcmp(option->values[i], value) == 0)
-		{
-			*field = i;
-			return true;
-		}
-	}
-	return false;
-}
+/* ---------------------------------------------------------------- values */
 
 /* Puts a value into its field, or says why not. */
 static void
-set_option(RelayConfig *config, const ConfigOption *option, const char *value,
-		   const Origin *origin, Buffer *errors)
+set_option(Loader *loader, const Section *section, int part, const ConfigOption *option,
+		   const char *key, const char *value, const Origin *origin)
 {
-	void	   *field = (char *) config + option->field;
-	bool		valid = true;
-
-	switch (option->type)
-	{
-		case CONFIG_STRING:
-			free(*(char **) field);
-			*(char **) field = MemStrdup(value);
-			break;
-		case CONFIG_INT:
-			valid = parse_int(option, value, field);
-			break;
-		case CONFIG_ENUM:
-			valid = parse_enum(option, value, field);
-			break;
-		case CONFIG_SINK:
-			valid = SinkFind(value) != NULL;
-			if (valid)
-				*(const SinkMethods **) field = SinkFind(value);
-			break;
-	}
-	if (valid)
+	if (ConfigValueSet(section->parts[part].base, option, key, value))
 		return;
+	add_origin(loader->errors, origin);
+	BufferAppendf(loader->errors, "invalid value \"%s\" for \"%s\" in ", value, key);
+	add_section(loader->errors, section);
+	BufferAppendText(loader->errors, ", ");
+	ConfigValueNeed(loader->errors, option);
+	BufferAppendText(loader->errors, "\n");
+}
 
-	add_origin(errors, origin);
-	BufferAppendf(errors, "invalid value \"%s\" for \"%s\" in section [%s], ",
-				  value, option->key, option->section);
-	if (option->type == CONFIG_INT)
-		BufferAppendf(errors, "a number from %d to %d is needed", option->min, option->max);
-	else
+/* The line that gave the same key before, or 0. */
+static int
+earlier_line(const FileSection *text, const FileSetting *setting)
+{
+	for (const FileSetting *other = text->settings; other < setting; other++)
 	{
-		BufferAppendText(errors, "one of these is needed: ");
-		add_choices(errors, option);
+		if (strcmp(other->key, setting->key) == 0)
+			return other->line;
 	}
-	BufferAppendText(errors, "\n");
+	return 0;
 }
 
-static char *
-trim(char *text)
-{
-	char	   *end = text + strlen(text);
-
-	while (end > text && isspace((unsigned char) end[-1]))
-		end--;
-	*end = '\0';
-	while (isspace((unsigned char) *text))
-		text++;
-	return text;
-}
-
-/* What the reader of the file remembers from line to line. */
-typedef struct FileState
-{
-	Origin		origin;
-	char	   *section;		/* NULL before the first, "" below an unknown one */
-	int		   *lines;			/* for each setting, the line that gave it, or 0 */
-} FileState;
-
-/* `[section]` */
 static void
-read_section(FileState *state, char *text, Buffer *errors)
+set_from_line(Loader *loader, const Section *section, const FileSetting *setting)
 {
-	size_t		len = strlen(text);
+	Origin		origin = {.file = loader->file.path,.line = setting->line};
+	int			earlier = earlier_line(section->text, setting);
+	int			part;
+	const ConfigOption *option = find_option(section, setting->key, &part);
 
-	free(state->section);
-	state->section = NULL;
-	if (text[len - 1] == ']')
+	if (option != NULL && earlier == 0)
 	{
-		text[len - 1] = '\0';
-		state->section = MemStrdup(trim(text + 1));
-		if (section_exists(state->section))
-			return;
-	}
-
-	add_origin(errors, &state->origin);
-	if (state->section == NULL)
-		BufferAppendText(errors, "a section is missing its \"]\"\n");
-	else
-		BufferAppendf(errors, "unknown section [%s]\n", state->section);
-
-	/* One error is enough for a section that nobody knows. */
-	free(state->section);
-	state->section = MemStrdup("");
-}
-
-/* `key = value` */
-static void
-read_setting(RelayConfig *config, FileState *state, char *text, Buffer *errors)
-{
-	char	   *equals = strchr(text, '=');
-	const ConfigOption *option;
-	int			number;
-
-	if (state->section != NULL && state->section[0] == '\0')
-		return;
-	if (equals == NULL)
-	{
-		add_origin(errors, &state->origin);
-		BufferAppendf(errors, "\"%s\" is neither \"key = value\" nor \"[section]\"\n", text);
+		set_option(loader, section, part, option, setting->key, setting->value, &origin);
 		return;
 	}
-	*equals = '\0';
-	text = trim(text);
-	if (state->section == NULL)
-	{
-		add_origin(errors, &state->origin);
-		BufferAppendf(errors, "\"%s\" stands before the first section\n", text);
+
+	/* What a sink of an unknown type would know, nobody can say. */
+	if (option == NULL && section->kind == KIND_SINK && section->nparts == 1)
 		return;
-	}
-	option = find_option(state->section, text, &number);
+	add_origin(loader->errors, &origin);
 	if (option == NULL)
-	{
-		add_origin(errors, &state->origin);
-		BufferAppendf(errors, "unknown key \"%s\" in section [%s]\n", text, state->section);
-		return;
-	}
-	if (state->lines[number] != 0)
-	{
-		add_origin(errors, &state->origin);
-		BufferAppendf(errors, "\"%s\" in section [%s] was given in line %d already\n",
-					  text, state->section, state->lines[number]);
-		return;
-	}
-	state->lines[number] = state->origin.line;
-	set_option(config, option, trim(equals + 1), &state->origin, errors);
+		BufferAppendf(loader->errors, "unknown key \"%s\" in ", setting->key);
+	else
+		BufferAppendf(loader->errors, "\"%s\" in ", setting->key);
+	add_section(loader->errors, section);
+	if (option != NULL)
+		BufferAppendf(loader->errors, " was given in line %d already", earlier);
+	else if (section->kind == KIND_SINK)
+		BufferAppendf(loader->errors, " of type %s",
+					  ((SinkConfig *) section->parts[0].base)->methods->name);
+	BufferAppendText(loader->errors, "\n");
 }
 
+/* Every variable that begins so is a pair. */
 static void
-read_lines(RelayConfig *config, FILE *file, FileState *state, Buffer *errors)
+set_pairs_from_environment(Loader *loader, const Section *section, int part,
+						   const ConfigOption *option, const char *start)
 {
-	char	   *line = NULL;
-	size_t		size = 0;
-	ssize_t		len;
+	size_t		len = strlen(start);
 
-	while ((len = getline(&line, &size, file)) >= 0)
+	for (char **variable = environ; variable != NULL && *variable != NULL; variable++)
 	{
-		char	   *text;
+		size_t		end = strcspn(*variable, "=");
+		Origin		origin = {.variable = start};
+		char	   *key;
 
-		state->origin.line++;
-		if (strlen(line) != (size_t) len)
-		{
-			add_origin(errors, &state->origin);
-			BufferAppendText(errors, "a zero byte: this is not a text file\n");
-			break;
-		}
-		text = trim(line);
-		if (text[0] == '\0' || text[0] == '#' || text[0] == ';')
+		if (end <= len || strncmp(*variable, start, len) != 0)
 			continue;
-		if (text[0] == '[')
-			read_section(state, text, errors);
-		else
-			read_setting(config, state, text, errors);
+		key = pair_key(option->key, *variable + len, end - len);
+		set_option(loader, section, part, option, key, *variable + end + 1, &origin);
+		free(key);
 	}
-	free(line);
 }
 
 static void
-read_file(RelayConfig *config, const char *path, Buffer *errors)
+set_from_environment(Loader *loader, const Section *section, int part, const ConfigOption *option)
 {
-	FileState	state = {.origin.file = path};
-	int			noptions = 0;
-	FILE	   *file = fopen(path, "r");
+	char		name[ENV_NAME_MAX];
+	Origin		origin = {.variable = name};
+	const char *value;
 
-	if (file == NULL)
+	ConfigVariable(section->kind, section->name, option->key, name);
+	value = getenv(name);
+	if (option->type == CONFIG_PAIRS)
+		set_pairs_from_environment(loader, section, part, option, name);
+	else if (value != NULL)
+		set_option(loader, section, part, option, option->key, value, &origin);
+}
+
+static void
+set_defaults(Loader *loader, const Section *section, int part)
+{
+	Origin		origin = {.variable = "(default)"};
+
+	for (const ConfigOption *option = section->parts[part].options; option->key != NULL; option++)
 	{
-		BufferAppendf(errors, "could not open \"%s\": %s\n", path, strerror(errno));
-		return;
+		if (option->initial != NULL && option->type != CONFIG_PAIRS)
+			set_option(loader, section, part, option, option->key, option->initial, &origin);
+		else if (option->type == CONFIG_STRING || option->type == CONFIG_SECRET)
+			ConfigValueSet(section->parts[part].base, option, option->key, "");
 	}
-	while (option_at(noptions) != NULL)
-		noptions++;
-	state.lines = MemAlloc(noptions * sizeof(int));
+}
 
-	read_lines(config, file, &state, errors);
-	if (ferror(file))
-		BufferAppendf(errors, "could not read \"%s\": %s\n", path, strerror(errno));
+/* What its type is decides what else a sink may be told, so that comes first. */
+static void
+find_type(Loader *loader, Section *section)
+{
+	SinkConfig *sink = section->parts[0].base;
+	const char *type = ConfigKinds[KIND_SINK].options[0].initial;
+	char		variable[ENV_NAME_MAX];
+	const SinkMethods *methods;
 
-	fclose(file);
-	free(state.section);
-	free(state.lines);
+	for (int i = 0; section->text != NULL && i < section->text->nsettings; i++)
+	{
+		if (strcmp(section->text->settings[i].key, ConfigKinds[KIND_SINK].options[0].key) == 0)
+			type = section->text->settings[i].value;
+	}
+	ConfigVariable(KIND_SINK, section->name, ConfigKinds[KIND_SINK].options[0].key, variable);
+	if (getenv(variable) != NULL)
+		type = getenv(variable);
+
+	methods = SinkFind(type);
+	if (methods == NULL)
+		return;
+	sink->methods = methods;
+	sink->settings = MemAlloc(methods->settings_size > 0 ? methods->settings_size : 1);
+	section->parts[1].options = methods->options;
+	section->parts[1].base = sink->settings;
+	section->nparts = 2;
+	set_defaults(loader, section, 1);
+}
+
+static void
+set_section(Loader *loader, Section *section)
+{
+	set_defaults(loader, section, 0);
+	if (section->kind == KIND_SINK)
+		find_type(loader, section);
+	for (int i = 0; section->text != NULL && i < section->text->nsettings; i++)
+		set_from_line(loader, section, &section->text->settings[i]);
+	for (int part = 0; part < section->nparts; part++)
+	{
+		for (const ConfigOption *option = section->parts[part].options; option->key != NULL; option++)
+			set_from_environment(loader, section, part, option);
+	}
+}
+
+/* ---------------------------------------------------------------- sections */
+
+static void
+add_to_sections(Loader *loader, KindNumber kind, const char *name, const FileSection *text)
+{
+	loader->sections = MemRealloc(loader->sections, (loader->nsections + 1) * sizeof(Section));
+	loader->sections[loader->nsections++] = (Section)
+	{
+		.kind = kind,.name = name,.text = text
+	};
+}
+
+static int
+count_sections(const Loader *loader, KindNumber kind)
+{
+	int			count = 0;
+
+	for (int i = 0; i < loader->nsections; i++)
+		count += loader->sections[i].kind == kind;
+	return count;
+}
+
+/* Whether a section of the file can be; says why not. */
+static bool
+check_section(Loader *loader, const FileSection *text, KindNumber kind)
+{
+	Origin		origin = {.file = loader->file.path,.line = text->line};
+	char		own[ENV_NAME_MAX];
+	char		other[ENV_NAME_MAX];
+
+	if (kind == KINDS || (text->name[0] != '\0' && !ConfigKinds[kind].several))
+	{
+		add_origin(loader->errors, &origin);
+		BufferAppendf(loader->errors, "unknown section [%s%s%s]\n", text->kind,
+					  text->name[0] != '\0' ? " " : "", text->name);
+		return false;
+	}
+	if (!name_is_valid(text->name))
+	{
+		add_origin(loader->errors, &origin);
+		BufferAppendf(loader->errors, "invalid name \"%s\", letters, digits, - and _ are needed, at most %d\n",
+					  text->name, NAME_MAX_LENGTH);
+		return false;
+	}
+	ConfigVariable(kind, text->name, "", own);
+	for (int i = 0; i < loader->nsections; i++)
+	{
+		if (loader->sections[i].kind != kind)
+			continue;
+		ConfigVariable(kind, loader->sections[i].name, "", other);
+		if (strcmp(own, other) != 0)
+			continue;
+		add_origin(loader->errors, &origin);
+		BufferAppendf(loader->errors, "\"%s\" and \"%s\" are the same name in environment variables\n",
+					  loader->sections[i].name, text->name);
+		return false;
+	}
+	return true;
+}
+
+/* The sections of the file, and those that are there without being in it. */
+static void
+find_sections(Loader *loader)
+{
+	for (int i = 0; i < loader->file.nsections; i++)
+	{
+		const FileSection *text = &loader->file.sections[i];
+		KindNumber	kind = 0;
+
+		while (kind < KINDS && strcmp(ConfigKinds[kind].name, text->kind) != 0)
+			kind++;
+		if (check_section(loader, text, kind))
+			add_to_sections(loader, kind, text->name, text);
+	}
+	for (KindNumber kind = 0; kind < KINDS; kind++)
+	{
+		if (count_sections(loader, kind) == 0)
+			add_to_sections(loader, kind, "", NULL);
+	}
+}
+
+/* Gives each section its struct. */
+static void
+place_sections(Loader *loader)
+{
+	RelayConfig *config = loader->config;
+
+	config->pipelines = MemAlloc(count_sections(loader, KIND_PIPELINE) * sizeof(PipelineConfig));
+	config->sinks = MemAlloc(count_sections(loader, KIND_SINK) * sizeof(SinkConfig));
+	for (int i = 0; i < loader->nsections; i++)
+	{
+		Section    *section = &loader->sections[i];
+		void	   *base = &config->database;
+
+		if (section->kind == KIND_LOG)
+			base = &config->log;
+		else if (section->kind == KIND_PIPELINE)
+		{
+			PipelineConfig *pipeline = &config->pipelines[config->npipelines++];
+
+			pipeline->name = MemStrdup(section->name);
+			pipeline->database = &config->database;
+			base = pipeline;
+		}
+		else if (section->kind == KIND_SINK)
+		{
+			SinkConfig *sink = &config->sinks[config->nsinks++];
+
+			sink->name = MemStrdup(section->name);
+			base = sink;
+		}
+		section->parts[0].options = ConfigKinds[section->kind].options;
+		section->parts[0].base = base;
+		section->nparts = 1;
+	}
+}
+
+/* Whether a variable is a setting of this section. */
+static bool
+is_setting(const Section *section, const char *variable, size_t len)
+{
+	char		name[ENV_NAME_MAX];
+
+	for (int part = 0; part < section->nparts; part++)
+	{
+		for (const ConfigOption *option = section->parts[part].options; option->key != NULL; option++)
+		{
+			size_t		known;
+
+			ConfigVariable(section->kind, section->name, option->key, name);
+			known = strlen(name);
+			if (strncmp(variable, name, known) == 0 &&
+				(len == known || (option->type == CONFIG_PAIRS && len > known)))
+				return true;
+		}
+	}
+	return false;
 }
 
 /*
- * The variables that are set for settings, and those that only look so: one
- * whose section exists is a mistyped key.  Others that begin with our prefix
- * are left alone, for Kubernetes makes ES_RELAY_PORT and the like for every
- * service called es-relay.
+ * The variables that only look like settings: one whose kind of section exists
+ * is a mistyped key.  Others that begin with our prefix are left alone, for
+ * Kubernetes makes ES_RELAY_PORT and the like for every service called
+ * es-relay.
  */
 static void
-read_environment(RelayConfig *config, Buffer *errors)
+check_environment(Loader *loader)
 {
-	const ConfigOption *option;
-	char		name[ENV_NAME_MAX];
-
-	for (int i = 0; (option = option_at(i)) != NULL; i++)
-	{
-		Origin		origin = {.variable = name};
-		const char *value;
-
-		variable_name(option->section, option->key, name);
-		value = getenv(name);
-		if (value != NULL)
-			set_option(config, option, value, &origin, errors);
-	}
+	char		start[ENV_NAME_MAX];
 
 	for (char **variable = environ; variable != NULL && *variable != NULL; variable++)
 	{
 		size_t		len = strcspn(*variable, "=");
-		bool		section = false;
+		bool		looks = false;
 		bool		known = false;
 
-		for (int i = 0; (option = option_at(i)) != NULL && !known; i++)
+		for (KindNumber kind = 0; kind < KINDS; kind++)
 		{
-			variable_name(option->section, NULL, name);
-			section |= strncmp(*variable, name, strlen(name)) == 0;
-			variable_name(option->section, option->key, name);
-			known = strlen(name) == len && strncmp(*variable, name, len) == 0;
+			ConfigVariable(kind, "", "", start);
+			looks |= strncmp(*variable, start, strlen(start)) == 0;
 		}
-		if (section && !known)
-			BufferAppendf(errors, "environment variable %.*s: no such setting\n",
+		for (int i = 0; looks && !known && i < loader->nsections; i++)
+			known = is_setting(&loader->sections[i], *variable, len);
+		if (looks && !known)
+			BufferAppendf(loader->errors, "environment variable %.*s: no such setting\n",
 						  (int) len, *variable);
 	}
 }
 
-/* What the user must give, and what depends on the place and the time. */
+/* ---------------------------------------------------------------- the whole */
+
+/* What the user must give. */
 static void
-complete(RelayConfig *config, Buffer *errors)
+check_required(Loader *loader, const Section *section)
 {
-	const ConfigOption *option;
+	char		variable[ENV_NAME_MAX];
 
-	for (int i = 0; (option = option_at(i)) != NULL; i++)
+	for (int part = 0; part < section->nparts; part++)
 	{
-		char	  **field = (char **) ((char *) config + option->field);
-		char		name[ENV_NAME_MAX];
-
-		if (option->initial != NULL || (*field != NULL && (*field)[0] != '\0'))
-			continue;
-		variable_name(option->section, option->key, name);
-		BufferAppendf(errors, "\"%s\" in section [%s] is required: set it in the file given with --config, or as %s\n",
-					  option->key, option->section, name);
+		for (const ConfigOption *option = section->parts[part].options; option->key != NULL; option++)
+		{
+			if (option->initial != NULL || !ConfigValueIsEmpty(section->parts[part].base, option))
+				continue;
+			ConfigVariable(section->kind, section->name, option->key, variable);
+			BufferAppendf(loader->errors, "\"%s\" in ", option->key);
+			add_section(loader->errors, section);
+			BufferAppendf(loader->errors, " is required: set it in the file given with --config, or as %s\n",
+						  variable);
+		}
 	}
+}
 
-	if (config->pipeline.consumer[0] == '\0')
+/* What the sinks themselves have to say of their settings. */
+static void
+check_sink(Loader *loader, const Section *section)
+{
+	const SinkConfig *sink = section->parts[0].base;
+	LogError	error;
+
+	if (sink->methods->check == NULL || sink->methods->check(sink->settings, &error))
+		return;
+	add_section(loader->errors, section);
+	BufferAppendf(loader->errors, ": %s\n", error.text);
+}
+
+/* Finds the sink of a pipeline. */
+static void
+find_sink(Loader *loader, PipelineConfig *pipeline)
+{
+	RelayConfig *config = loader->config;
+	bool		only = config->nsinks == 1 && pipeline->sink_name[0] == '\0';
+
+	for (int i = 0; i < config->nsinks; i++)
 	{
-		char		host[HOST_NAME_MAX + 1] = "";
-		Buffer		consumer = {0};
+		if (only || strcmp(config->sinks[i].name, pipeline->sink_name) == 0)
+			pipeline->sink = &config->sinks[i];
+	}
+	if (pipeline->sink != NULL)
+		return;
+	BufferAppendf(loader->errors, "section [pipeline%s%s]: ",
+				  pipeline->name[0] != '\0' ? " " : "", pipeline->name);
+	if (pipeline->sink_name[0] != '\0')
+		BufferAppendf(loader->errors, "there is no section [sink %s]\n", pipeline->sink_name);
+	else
+		BufferAppendText(loader->errors, "there are several sinks: name one of them with \"sink\"\n");
+}
 
-		gethostname(host, HOST_NAME_MAX);
-		BufferAppendf(&consumer, "%s:%d", host, (int) getpid());
-		free(config->pipeline.consumer);
-		config->pipeline.consumer = BufferToText(&consumer);
+/* What depends on the place and the time. */
+static void
+set_consumer(PipelineConfig *pipeline)
+{
+	char		host[HOST_NAME_MAX + 1] = "";
+	Buffer		consumer = {0};
+
+	if (pipeline->consumer[0] != '\0')
+		return;
+	gethostname(host, HOST_NAME_MAX);
+	BufferAppendf(&consumer, "%s:%d%s%s", host, (int) getpid(),
+				  pipeline->name[0] != '\0' ? ":" : "", pipeline->name);
+	free(pipeline->consumer);
+	pipeline->consumer = BufferToText(&consumer);
+}
+
+static void
+complete(Loader *loader)
+{
+	for (int i = 0; i < loader->nsections; i++)
+		check_required(loader, &loader->sections[i]);
+	for (int i = 0; i < loader->config->npipelines; i++)
+	{
+		find_sink(loader, &loader->config->pipelines[i]);
+		set_consumer(&loader->config->pipelines[i]);
+	}
+	for (int i = 0; i < loader->nsections; i++)
+	{
+		if (loader->sections[i].kind == KIND_SINK)
+			check_sink(loader, &loader->sections[i]);
 	}
 }
 
 bool
 ConfigLoad(RelayConfig *config, const char *path, Buffer *errors)
 {
-	const ConfigOption *option;
+	Loader		loader = {.config = config,.errors = errors};
 	size_t		before = errors->len;
 
 	memset(config, 0, sizeof(*config));
-	for (int i = 0; (option = option_at(i)) != NULL; i++)
-	{
-		Origin		origin = {.variable = "(default)"};
-
-		if (option->initial != NULL)
-			set_option(config, option, option->initial, &origin, errors);
-	}
 	if (path != NULL)
-		read_file(config, path, errors);
-	read_environment(config, errors);
+		ConfigFileRead(&loader.file, path, errors);
+	find_sections(&loader);
+	place_sections(&loader);
+	for (int i = 0; i < loader.nsections; i++)
+		set_section(&loader, &loader.sections[i]);
+	check_environment(&loader);
 	if (errors->len == before)
-		complete(config, errors);
+		complete(&loader);
+	ConfigFileFree(&loader.file);
+	free(loader.sections);
 	return errors->len == before;
 }
 
 void
 ConfigFree(RelayConfig *config)
 {
-	const ConfigOption *option;
-
-	for (int i = 0; (option = option_at(i)) != NULL; i++)
+	ConfigValuesFree(&config->database, ConfigKinds[KIND_DATABASE].options);
+	ConfigValuesFree(&config->log, ConfigKinds[KIND_LOG].options);
+	for (int i = 0; i < config->npipelines; i++)
 	{
-		if (option->type == CONFIG_STRING)
-			free(*(char **) ((char *) config + option->field));
+		ConfigValuesFree(&config->pipelines[i], ConfigKinds[KIND_PIPELINE].options);
+		free(config->pipelines[i].name);
 	}
+	for (int i = 0; i < config->nsinks; i++)
+	{
+		SinkConfig *sink = &config->sinks[i];
+
+		if (sink->settings != NULL)
+			ConfigValuesFree(sink->settings, sink->methods->options);
+		free(sink->settings);
+		free(sink->name);
+	}
+	free(config->pipelines);
+	free(config->sinks);
 	memset(config, 0, sizeof(*config));
-}
-
-/* The help of a setting, each line behind so much, and what it may be. */
-static void
-add_help(Buffer *out, const ConfigOption *option, const char *indent)
-{
-	const char *line = option->help;
-
-	while (*line != '\0')
-	{
-		size_t		len = strcspn(line, "\n");
-
-		BufferAppendf(out, "%s%.*s\n", indent, (int) len, line);
-		line += len + (line[len] == '\n');
-	}
-
-	BufferAppendText(out, indent);
-	if (option->type == CONFIG_INT)
-		BufferAppendf(out, "A number from %d to %d. ", option->min, option->max);
-	else if (option->type == CONFIG_ENUM || option->type == CONFIG_SINK)
-	{
-		BufferAppendText(out, "One of: ");
-		add_choices(out, option);
-		BufferAppendText(out, ". ");
-	}
-	if (option->initial == NULL)
-		BufferAppendText(out, "Required.\n");
-	else if (option->initial[0] == '\0')
-		BufferAppendText(out, "Default: not set.\n");
-	else
-		BufferAppendf(out, "Default: %s.\n", option->initial);
-}
-
-/* A file that sets nothing but asks for what is required. */
-void
-ConfigSample(Buffer *out)
-{
-	const ConfigOption *option;
-	const char *section = "";
-
-	BufferAppendText(out,
-					 "# Settings of es-relay, each with its default. A value is the rest of its line:\n"
-					 "# there is nothing to quote, and no comment can follow it. The environment\n"
-					 "# variable " ENV_PREFIX "<SECTION>_<KEY> overrides a setting.\n");
-	for (int i = 0; (option = option_at(i)) != NULL; i++)
-	{
-		if (strcmp(section, option->section) != 0)
-			BufferAppendf(out, "\n[%s]\n", option->section);
-		section = option->section;
-
-		BufferAppendText(out, "\n");
-		add_help(out, option, "# ");
-		BufferAppendf(out, "%s%s =%s%s\n",
-					  option->initial != NULL ? "#" : "", option->key,
-					  option->initial != NULL && option->initial[0] != '\0' ? " " : "",
-					  option->initial != NULL ? option->initial : "");
-	}
-}
-
-/* The settings as --help lists them. */
-void
-ConfigHelp(Buffer *out)
-{
-	const ConfigOption *option;
-
-	for (int i = 0; (option = option_at(i)) != NULL; i++)
-	{
-		char		name[ENV_NAME_MAX];
-
-		variable_name(option->section, option->key, name);
-		BufferAppendf(out, "  [%s] %s, or %s\n", option->section, option->key, name);
-		add_help(out, option, "      ");
-	}
 }

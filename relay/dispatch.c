@@ -177,6 +177,7 @@ report(void *context, RelayMessage *message, SinkOutcome outcome, const char *te
 			break;
 		case SINK_RETRY:
 		case SINK_DOWN:
+		case SINK_SPLIT:
 			Log(LOG_WARNING, "%s at position %s: %s",
 				outcome == SINK_DOWN ? "the sink is down" : "the sink failed",
 				message->position_text.data, text);

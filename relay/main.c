@@ -189,14 +189,13 @@ handle_signals(void)
 static int
 main_loop(Dispatch *dispatch)
 {
+	WaitSet		set = {0};
 	DispatchStatus status;
 	char		drain[64];
 
 	while ((status = DispatchRun(dispatch)) == DISPATCH_WAIT)
 	{
-		WaitSet		set;
-
-		WaitSetInit(&set);
+		WaitSetClear(&set);
 		WaitForFd(&set, wake_pipe[0], POLLIN);
 		DispatchWait(dispatch, &set);
 		WaitSleep(&set);
@@ -215,6 +214,7 @@ main_loop(Dispatch *dispatch)
 		}
 	}
 
+	WaitSetFree(&set);
 	if (status == DISPATCH_FAILED)
 	{
 		Log(LOG_ERROR, "%s", dispatch->error.text);
@@ -232,6 +232,8 @@ run(const RelayConfig *config)
 	LogError	error;
 	int			code;
 
+	const PipelineConfig *pipeline = &config->pipelines[0];
+
 	LogSetLevel(config->log.level);
 	srandom(WaitNow() ^ getpid());
 	if (!handle_signals())
@@ -239,7 +241,12 @@ run(const RelayConfig *config)
 		Log(LOG_ERROR, "could not create a pipe: %s", strerror(errno));
 		return RELAY_EXIT_FAILURE;
 	}
-	sink = config->sink.methods->open(config, &error);
+	if (config->npipelines > 1)
+	{
+		Log(LOG_ERROR, "several pipelines need a process each");
+		return RELAY_EXIT_CONFIG;
+	}
+	sink = pipeline->sink->methods->open(pipeline->sink->settings, pipeline, &error);
 	if (sink == NULL)
 	{
 		Log(LOG_ERROR, "%s", error.text);
@@ -247,8 +254,8 @@ run(const RelayConfig *config)
 	}
 
 	Log(LOG_INFO, "es-relay %s, subscription \"%s\" to %s, as consumer \"%s\"", RELAY_VERSION,
-		config->pipeline.subscription, sink->methods->name, config->pipeline.consumer);
-	DispatchInit(&dispatch, PollSource.open(config), sink);
+		pipeline->subscription, sink->methods->name, pipeline->consumer);
+	DispatchInit(&dispatch, PollSource.open(pipeline, config->once), sink);
 	code = main_loop(&dispatch);
 	DispatchClose(&dispatch);
 	return code;

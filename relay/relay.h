@@ -65,6 +65,9 @@ typedef struct RelayMessage
 	RelayText	version;		/* place in the stream, events only */
 	RelayText	schema_version;
 	RelayText	payload;		/* JSON on a single line */
+	RelayText	payload_binary; /* any bytes; at most one of the two is not null */
+	RelayText	content_type;	/* of the one there is: a media type; null when there is
+								 * none */
 	RelayText	headers;		/* a JSON object */
 	RelayText	correlation_id;
 	RelayText	causation_id;
@@ -88,37 +91,69 @@ typedef enum RelayCreate
 	RELAY_CREATE_END
 } RelayCreate;
 
+/* What a subscription that the relay creates reads. */
+typedef enum RelayReads
+{
+	RELAY_READS_EVENTS,
+	RELAY_READS_OUTBOX
+} RelayReads;
+
 /*
- * The configuration, one member a section.  The table in config.c gives each
+ * The configuration, one struct a section.  The tables in config.c give each
  * field its name in the file, its default and its meaning in the user's words.
  */
+typedef struct DatabaseConfig
+{
+	char	   *conninfo;		/* for libpq, which fills in what is missing */
+	int			maintain_interval_s;	/* 0: never */
+} DatabaseConfig;
+
+typedef struct LogConfig
+{
+	int			level;			/* a LogLevel */
+} LogConfig;
+
+/* `[sink NAME]`: where messages can go.  Each pipeline to it has a Sink of its own. */
+typedef struct SinkConfig
+{
+	char	   *name;			/* "" for `[sink]` */
+	const struct SinkMethods *methods;
+	void	   *settings;		/* methods->settings_size bytes, by methods->options */
+} SinkConfig;
+
+/* `[pipeline NAME]`: from one subscription to one sink. */
+typedef struct PipelineConfig
+{
+	char	   *name;			/* "" for `[pipeline]` */
+	char	   *subscription;
+	char	   *consumer;		/* never empty once loaded */
+	char	   *sink_name;
+	int			create;			/* a RelayCreate */
+	int			create_reads;	/* a RelayReads */
+	char	   *create_categories;	/* lists with commas, "" for all */
+	char	   *create_topics;
+	char	   *create_types;
+	int			create_lanes;
+	int			batch_size;
+	int			window_messages;
+	int64_t		window_bytes;
+	int			ack_interval_ms;
+	int			poll_interval_ms;
+	int			drain_limit_s;
+	char	   *source;			/* empty: made from the database's name */
+
+	const DatabaseConfig *database;
+	const SinkConfig *sink;		/* of sink_name */
+} PipelineConfig;
+
 typedef struct RelayConfig
 {
-	struct
-	{
-		char	   *conninfo;	/* for libpq, which fills in what is missing */
-	}			database;
-
-	struct
-	{
-		char	   *subscription;
-		char	   *consumer;	/* never empty once loaded */
-		int			create;		/* a RelayCreate */
-		int			batch_size;
-		int			poll_interval_ms;
-		int			maintain_interval_s;	/* 0: never */
-		char	   *source;		/* empty: made from the database's name */
-	}			pipeline;
-
-	struct
-	{
-		const struct SinkMethods *methods;
-	}			sink;
-
-	struct
-	{
-		int			level;		/* a LogLevel */
-	}			log;
+	DatabaseConfig database;
+	LogConfig	log;
+	PipelineConfig *pipelines;	/* at least one, once loaded */
+	int			npipelines;
+	SinkConfig *sinks;
+	int			nsinks;
 
 	bool		once;			/* --once: drain what is there, then leave */
 } RelayConfig;

@@ -4,7 +4,9 @@
  *
  * To add a sink: write sinks/<name>.c with a SinkMethods, declare that below,
  * and add it to the table in sink.c.  A file's private struct embeds Sink
- * first; its settings are fields of RelayConfig, in a member of its own.
+ * first; its settings are a struct of its own (config.h has the table's types).
+ * What a sink sends is made with template.h (names of topics and the like),
+ * event.h (body and headers) and cloudevents.h.
  */
 #ifndef SINK_H
 #define SINK_H
@@ -16,13 +18,18 @@
 #include "relay.h"
 #include "waitset.h"
 
-/* What became of one message.  Three ways to fail, for three remedies. */
+/* What became of one message.  Each way to fail has its remedy. */
 typedef enum SinkOutcome
 {
 	SINK_OK,					/* the far side has confirmed it */
-	SINK_RETRY,					/* this message failed, and may succeed later */
-	SINK_REJECT,				/* this message can never succeed */
-	SINK_DOWN					/* the far side cannot be reached: no message's fault */
+	SINK_RETRY,					/* this message failed, and may succeed later: an
+								 * attempt is counted, its key waits, others go on */
+	SINK_REJECT,				/* this message can never succeed: a dead letter */
+	SINK_DOWN,					/* the far side cannot be reached, no message's fault:
+								 * the lane waits, and gives it again */
+	SINK_SPLIT					/* it was refused together with others, and whose fault
+								 * it is is not known: they are given again, in
+								 * smaller units; never for a unit of one */
 } SinkOutcome;
 
 /* What became of a call. */
@@ -43,9 +50,9 @@ typedef struct Sink
 
 	/*
 	 * Set by the caller after open().  The sink calls it exactly once for each
-	 * message that publish took, from within publish, poll or flush; text says
-	 * why unless the outcome is SINK_OK.  The message is not the sink's any
-	 * more when it returns.
+	 * message that publish took; text says why unless the outcome is SINK_OK,
+	 * and need not outlive the call.  The message is not the sink's any more
+	 * when it returns.
 	 */
 	void		(*report) (void *context, RelayMessage *message,
 						   SinkOutcome outcome, const char *text);
@@ -55,24 +62,57 @@ typedef struct Sink
 } Sink;
 
 /*
- * Order is the sink's to keep: messages of one key are handed over in their
- * order, and when one of them fails, none that was handed over after it may be
- * confirmed.
+ * The contract.
+ *
+ * One outcome.  Each message that publish took gets exactly one, reported from
+ * within publish, poll or flush (not from revoke), sooner or later: only
+ * close() may come before.  A far side that never answers is the sink's own
+ * time limit, and then DOWN.
+ *
+ * Order.  Messages of one key are handed over in their order.  When one of them
+ * fails (any outcome but OK), none of that key that was handed over after it
+ * may be confirmed before it was given again: those that the sink has must fail
+ * too, with DOWN if there is nothing else to say of them.  A sink whose far
+ * side can confirm a later one nevertheless has at most one message of a key
+ * on its way at a time.  Messages without a key have no order.  The outcomes of
+ * different keys may be reported in any order.
+ *
+ * Units.  A sink that sends several messages as one unit, which the far side
+ * takes or refuses as a whole, closes the unit at flush at the latest, so that
+ * the dispatcher can bound its size.  When a unit is refused for what is in it,
+ * all its messages are reported as SPLIT; the dispatcher gives them again, with
+ * a flush after every half as many and a wait for their outcomes, and so finds
+ * the one that is to blame in a logarithm of tries.  A unit of one that is
+ * refused is RETRY or REJECT.
+ *
+ * Several sinks of one type may be open at a time, one a pipeline, all in one
+ * thread.
  */
 typedef struct SinkMethods
 {
-	/* As `[sink] type` says it; the section of the sink's own settings. */
+	/* As `type` in `[sink]` says it. */
 	const char *name;
 
-	/* The sink's own settings, ended by a NULL section. */
+	/*
+	 * The sink's own settings, keys of its `[sink]` section beside `type`;
+	 * their fields are offsets in a struct of the sink's own, settings_size
+	 * large, which belongs to the configuration and outlives the sink.
+	 */
 	const ConfigOption *options;
+	size_t		settings_size;
 
-	/* Makes the sink.  NULL if that is impossible, with the reason in error. */
-	Sink	   *(*open) (const RelayConfig *config, LogError *error);
+	/* Optional: what the table cannot say about the settings; false with the reason. */
+	bool		(*check) (const void *settings, LogError *error);
+
+	/*
+	 * Makes the sink.  NULL if that is impossible, with the reason in error.
+	 * A far side that cannot be reached is no reason: that is SINK_DOWN, later.
+	 */
+	Sink	   *(*open) (const void *settings, const PipelineConfig *pipeline, LogError *error);
 
 	/*
 	 * Takes a message, which stays valid until its outcome is reported.  May
-	 * hold it back for a better batch until flush.  Never blocks.
+	 * hold it back for a better unit until flush.  Never blocks.
 	 */
 	SinkStatus	(*publish) (Sink *sink, RelayMessage *message);
 
@@ -87,6 +127,13 @@ typedef struct SinkMethods
 	 * is possible without blocking; poll does the rest.
 	 */
 	SinkStatus	(*flush) (Sink *sink);
+
+	/*
+	 * Optional.  A lane was lost under this epoch: what the sink has of it and
+	 * has not sent is better not sent.  Each message still gets its outcome, in
+	 * the next poll or later: DOWN for what was not sent.  Cannot fail.
+	 */
+	void		(*revoke) (Sink *sink, int lane, int64_t epoch);
 
 	/* Adds what poll waits for.  Cannot fail. */
 	void		(*wait) (Sink *sink, WaitSet *set);

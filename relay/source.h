@@ -41,7 +41,7 @@ typedef struct SourceMethods
 	const char *name;
 
 	/* Makes the source, and connects to nothing yet.  Cannot fail. */
-	Source	   *(*open) (const RelayConfig *config);
+	Source	   *(*open) (const PipelineConfig *config, bool once);
 
 	/* The next message, or why there is none.  Never blocks. */
 	SourceStatus (*next) (Source *source, RelayMessage **message);

@@ -74,7 +74,8 @@ typedef struct Look
 typedef struct Reader
 {
 	Source		base;
-	const RelayConfig *config;	/* the caller's */
+	const PipelineConfig *config;	/* the caller's */
+	bool		once;			/* drain what is there, then leave */
 	Subscription subscription;
 	ReaderState state;
 	bool		was_connected;	/* ever */
@@ -137,7 +138,7 @@ reconnect(Reader *reader, const char *why)
 					"%s; what was not acknowledged will be delivered again", why);
 		return fail(reader);
 	}
-	if (reader->config->once && !reader->was_connected)
+	if (reader->once && !reader->was_connected)
 	{
 		LogErrorSet(&reader->base.error, "%s", why);
 		return fail(reader);
@@ -159,7 +160,7 @@ reconnect(Reader *reader, const char *why)
 static SourceStatus
 handle_error(Reader *reader, RequestKind kind, const PGresult *result)
 {
-	const RelayConfig *config = reader->config;
+	const PipelineConfig *config = reader->config;
 	const char *sqlstate = SubscriptionSqlstate(result);
 	LogError	error;
 
@@ -179,7 +180,7 @@ handle_error(Reader *reader, RequestKind kind, const PGresult *result)
 		return SOURCE_AGAIN;	/* another relay was faster */
 	if (kind == REQUEST_FETCH && strcmp(sqlstate, "42704") == 0 && !reader->created)
 	{
-		if (config->pipeline.create != RELAY_CREATE_NO)
+		if (config->create != RELAY_CREATE_NO)
 		{
 			reader->missing = true;
 			return SOURCE_AGAIN;
@@ -215,7 +216,7 @@ static void
 send_round(Reader *reader, bool fetch)
 {
 	Subscription *subscription = &reader->subscription;
-	int64_t		interval = WAIT_S(reader->config->pipeline.maintain_interval_s);
+	int64_t		interval = WAIT_S(reader->config->database->maintain_interval_s);
 	int64_t		now = WaitNow();
 
 	for (int i = 0; i < reader->nacks; i++)
@@ -230,7 +231,7 @@ send_round(Reader *reader, bool fetch)
 		return;
 
 	/* The membership is kept up by fetching, however long a writer takes. */
-	if (now >= reader->fetched_at + WAIT_MS(reader->config->pipeline.poll_interval_ms))
+	if (now >= reader->fetched_at + WAIT_MS(reader->config->poll_interval_ms))
 		fetch = true;
 	reader->fetched = fetch;
 	if (fetch)
@@ -240,7 +241,7 @@ send_round(Reader *reader, bool fetch)
 		reader->fetched_at = now;
 	}
 	SubscriptionSend(subscription, REQUEST_LOOK);
-	if (interval > 0 && now >= reader->maintain_at && !reader->config->once)
+	if (interval > 0 && now >= reader->maintain_at && !reader->once)
 	{
 		SubscriptionSend(subscription, REQUEST_MAINTAIN);
 		reader->maintain_at = now + interval;
@@ -279,7 +280,7 @@ handle_look(Reader *reader, const PGresult *result)
 {
 	reader->look.horizon = strtoll(PQgetvalue(result, 0, 0), NULL, 10);
 	reader->look.last = strtoll(PQgetvalue(result, 0, 1), NULL, 10);
-	if (reader->config->once && reader->once_until < 0)
+	if (reader->once && reader->once_until < 0)
 		reader->once_until = reader->look.last;
 }
 
@@ -309,7 +310,7 @@ handle_result(Reader *reader, RequestKind kind, PGresult *result, RelayMessage *
 	else if (kind == REQUEST_LOOK)
 		handle_look(reader, result);
 	else if (kind == REQUEST_CREATE)
-		Log(LOG_INFO, "created subscription \"%s\"", reader->config->pipeline.subscription);
+		Log(LOG_INFO, "created subscription \"%s\"", reader->config->subscription);
 	else if (kind == REQUEST_FETCH && PQntuples(result) > 0)
 	{
 		*message = handle_row(reader, result);
@@ -323,7 +324,7 @@ handle_result(Reader *reader, RequestKind kind, PGresult *result, RelayMessage *
 static bool
 is_full(const Reader *reader)
 {
-	return reader->rows >= reader->config->pipeline.batch_size;
+	return reader->rows >= reader->config->batch_size;
 }
 
 /* A request is answered in full. */
@@ -423,7 +424,7 @@ plan(Reader *reader)
 	if (is_settled(reader))
 	{
 		reader->pause = 0;
-		sleep_for(reader, WAIT_MS(reader->config->pipeline.poll_interval_ms), true, false);
+		sleep_for(reader, WAIT_MS(reader->config->poll_interval_ms), true, false);
 	}
 	else if (!wants_fetch(reader))
 		sleep_for(reader, next_pause(reader, PAUSE_STILL), false, false);
@@ -540,12 +541,13 @@ static SourceStatus (*const states[]) (Reader *reader, RelayMessage **message) =
 /* ---------------------------------------------------------------- callbacks */
 
 static Source *
-open_reader(const RelayConfig *config)
+open_reader(const PipelineConfig *config, bool once)
 {
 	Reader	   *reader = MemAlloc(sizeof(Reader));
 
 	reader->base.methods = &PollSource;
 	reader->config = config;
+	reader->once = once;
 	SubscriptionInit(&reader->subscription, config);
 	reader->state = READER_CONNECTING;
 	reader->once_until = -1;

@@ -34,6 +34,7 @@ static const char *const statements[REQUEST_KINDS] = {
 	[REQUEST_FETCH] =
 	"SELECT lane, epoch, position, incarnation, message_id, topic, type, source, key,"
 	" version, schema_version, payload, headers, correlation_id, causation_id, traceparent,"
+	" pg_catalog.encode(payload_binary, 'hex'), content_type,"
 	" pg_catalog.to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 	" FROM @.es_fetch($1, $2, $3, session_bound => true)",
 
@@ -60,6 +61,8 @@ typedef enum FetchColumn
 	FETCH_CORRELATION_ID,
 	FETCH_CAUSATION_ID,
 	FETCH_TRACEPARENT,
+	FETCH_PAYLOAD_BINARY,
+	FETCH_CONTENT_TYPE,
 	FETCH_OCCURRED_AT
 } FetchColumn;
 
@@ -97,7 +100,7 @@ set_source_name(Subscription *subscription)
 {
 	Buffer		name = {0};
 
-	BufferAppendText(&name, subscription->config->pipeline.source);
+	BufferAppendText(&name, subscription->config->source);
 	if (name.len == 0)
 	{
 		BufferAppendText(&name, "/es_pg/");
@@ -114,11 +117,11 @@ set_source_name(Subscription *subscription)
 }
 
 void
-SubscriptionInit(Subscription *subscription, const RelayConfig *config)
+SubscriptionInit(Subscription *subscription, const PipelineConfig *config)
 {
 	memset(subscription, 0, sizeof(*subscription));
 	subscription->config = config;
-	PgInit(&subscription->link, config->database.conninfo);
+	PgInit(&subscription->link, config->database->conninfo);
 	set_statements(subscription, "");
 }
 
@@ -163,23 +166,23 @@ send_request(Subscription *subscription, RequestKind kind, int nparams, const ch
 static void
 send_fetch(Subscription *subscription)
 {
-	const RelayConfig *config = subscription->config;
+	const PipelineConfig *config = subscription->config;
 	char		batch_size[16];
 	const char *const params[] = {
-		config->pipeline.subscription, config->pipeline.consumer, batch_size
+		config->subscription, config->consumer, batch_size
 	};
 
-	snprintf(batch_size, sizeof(batch_size), "%d", config->pipeline.batch_size);
+	snprintf(batch_size, sizeof(batch_size), "%d", config->batch_size);
 	send_request(subscription, REQUEST_FETCH, 3, params);
 }
 
 static void
 send_create(Subscription *subscription)
 {
-	const RelayConfig *config = subscription->config;
+	const PipelineConfig *config = subscription->config;
 	const char *const params[] = {
-		config->pipeline.subscription,
-		config->pipeline.create == RELAY_CREATE_END ? "end" : "beginning"
+		config->subscription,
+		config->create == RELAY_CREATE_END ? "end" : "beginning"
 	};
 
 	send_request(subscription, REQUEST_CREATE, 2, params);
@@ -204,7 +207,7 @@ SubscriptionSendAck(Subscription *subscription, int lane, int64_t epoch, int64_t
 	char		epoch_text[32];
 	char		position_text[32];
 	const char *const params[] = {
-		subscription->config->pipeline.subscription, lane_text, epoch_text, position_text
+		subscription->config->subscription, lane_text, epoch_text, position_text
 	};
 
 	snprintf(lane_text, sizeof(lane_text), "%d", lane);
@@ -251,6 +254,25 @@ column(const PGresult *row, FetchColumn number)
 	return text;
 }
 
+static int
+hex_digit(char c)
+{
+	return c <= '9' ? c - '0' : c - 'a' + 10;
+}
+
+/* Bytes from their hexadecimal digits, in the place of those: the row is ours. */
+static RelayText
+column_bytes(const PGresult *row, FetchColumn number)
+{
+	RelayText	text = column(row, number);
+	char	   *bytes = (char *) text.data;
+
+	text.len /= 2;
+	for (size_t i = 0; i < text.len; i++)
+		bytes[i] = hex_digit(bytes[2 * i]) << 4 | hex_digit(bytes[2 * i + 1]);
+	return text;
+}
+
 RelayMessage *
 SubscriptionMessage(Subscription *subscription, PGresult *row)
 {
@@ -269,6 +291,8 @@ SubscriptionMessage(Subscription *subscription, PGresult *row)
 	message->version = column(row, FETCH_VERSION);
 	message->schema_version = column(row, FETCH_SCHEMA_VERSION);
 	message->payload = column(row, FETCH_PAYLOAD);
+	message->payload_binary = column_bytes(row, FETCH_PAYLOAD_BINARY);
+	message->content_type = column(row, FETCH_CONTENT_TYPE);
 	message->headers = column(row, FETCH_HEADERS);
 	message->correlation_id = column(row, FETCH_CORRELATION_ID);
 	message->causation_id = column(row, FETCH_CAUSATION_ID);
@@ -279,6 +303,8 @@ SubscriptionMessage(Subscription *subscription, PGresult *row)
 		message->source.data = subscription->source_name;
 		message->source.len = strlen(subscription->source_name);
 	}
+	if (message->content_type.data == NULL && message->payload.data != NULL)
+		message->content_type = (RelayText) {"application/json", strlen("application/json")};
 	message->owner = row;
 	message->size = sizeof(RelayMessage) + PQresultMemorySize(row);
 	return message;

@@ -23,7 +23,7 @@ typedef enum RequestKind
 
 typedef struct Subscription
 {
-	const RelayConfig *config;	/* the caller's */
+	const PipelineConfig *config;	/* the caller's */
 	PgLink		link;
 
 	/* Of the present connection: the statements, the events' default source. */
@@ -36,7 +36,7 @@ typedef struct Subscription
 	int			requests_size;
 } Subscription;
 
-extern void SubscriptionInit(Subscription *subscription, const RelayConfig *config);
+extern void SubscriptionInit(Subscription *subscription, const PipelineConfig *config);
 extern void SubscriptionFree(Subscription *subscription);
 
 /* Before this, only REQUEST_SCHEMA can be sent.  false if libpq failed. */

@@ -56,6 +56,7 @@ test_event(void)
 	message.key = text("order-42");
 	message.version = text("3");
 	message.schema_version = text("2");
+	message.content_type = text("application/json");
 	message.payload = text("{\"total\": 99.99, \"note\": \"caf\303\251\"}");
 	message.headers = text("{\"not\": \"carried\"}");
 	message.correlation_id = text("c\"1");
@@ -76,6 +77,7 @@ test_event(void)
 
 	message.key = text("");
 	message.occurred_at = text("");
+	message.content_type = text("application/json");
 	message.payload = text("null");
 	message.version = message.schema_version = message.correlation_id =
 		message.causation_id = message.traceparent = text(NULL);

@@ -313,15 +313,16 @@ end(void)
 static bool
 waits_for(int fd, int64_t *deadline)
 {
-	WaitSet		set;
+	WaitSet		set = {0};
 	bool		found = false;
 
-	WaitSetInit(&set);
+	WaitSetClear(&set);
 	DispatchWait(&dispatch, &set);
 	for (int i = 0; i < set.nfds; i++)
 		found |= set.fds[i].fd == fd;
 	if (deadline != NULL)
 		*deadline = set.deadline;
+	WaitSetFree(&set);
 	return found;
 }
 

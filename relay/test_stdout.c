@@ -59,7 +59,7 @@ begin_fd(int fd)
 	nwrites = 0;
 	most = SIZE_MAX;
 	error = 0;
-	sink = StdoutSink.open(NULL, &reason);
+	sink = StdoutSink.open(NULL, NULL, &reason);
 	if (sink != NULL)
 		sink->report = note;
 }
@@ -95,6 +95,7 @@ message_of(const char *id, size_t len)
 	message->message_id = (RelayText) {id, strlen(id)};
 	if (len > 0)
 	{
+		message->content_type = (RelayText) {"application/json", strlen("application/json")};
 		message->payload.len = len - frame;
 		message->payload.data = memset(malloc(len), '1', len);
 	}
@@ -118,11 +119,14 @@ read_all(void)
 static bool
 waits(void)
 {
-	WaitSet		set;
+	WaitSet		set = {0};
+	bool		found;
 
-	WaitSetInit(&set);
+	WaitSetClear(&set);
 	StdoutSink.wait(sink, &set);
-	return set.nfds == 1 && set.fds[0].fd == STDOUT_FILENO && set.fds[0].events == POLLOUT;
+	found = set.nfds == 1 && set.fds[0].fd == STDOUT_FILENO && set.fds[0].events == POLLOUT;
+	WaitSetFree(&set);
+	return found;
 }
 
 static void

@@ -3,10 +3,10 @@
  *		Time, and how the one thread sleeps: clock, wait set, backoff.
  */
 #define _GNU_SOURCE				/* ppoll */
-#include <assert.h>
 #include <stdlib.h>
 #include <time.h>
 
+#include "mem.h"
 #include "waitset.h"
 
 static int64_t
@@ -21,17 +21,28 @@ read_clock(void)
 int64_t		(*WaitClock) (void) = read_clock;
 
 void
-WaitSetInit(WaitSet *set)
+WaitSetClear(WaitSet *set)
 {
 	set->nfds = 0;
 	set->deadline = WAIT_FOREVER;
+}
+
+void
+WaitSetFree(WaitSet *set)
+{
+	free(set->fds);
+	*set = (WaitSet) {NULL};
 }
 
 /* Wakes on any of the events, and on an error or hang-up even if events is 0. */
 void
 WaitForFd(WaitSet *set, int fd, short events)
 {
-	assert(set->nfds < WAIT_MAX_FDS);
+	if (set->nfds == set->fds_size)
+	{
+		set->fds_size = 2 * set->fds_size + 8;
+		set->fds = MemRealloc(set->fds, set->fds_size * sizeof(struct pollfd));
+	}
 	set->fds[set->nfds].fd = fd;
 	set->fds[set->nfds].events = events;
 	set->fds[set->nfds].revents = 0;

@@ -15,7 +15,6 @@
 #define WAIT_MS(ms)		((int64_t) (ms) * 1000)
 #define WAIT_S(s)		((int64_t) (s) * 1000000)
 #define WAIT_FOREVER	INT64_MAX
-#define WAIT_MAX_FDS	8
 
 /* Microseconds on a clock that nobody sets.  Tests put their own in place. */
 extern int64_t (*WaitClock) (void);
@@ -26,14 +25,17 @@ WaitNow(void)
 	return WaitClock();
 }
 
+/* All zeroes is an empty one.  Kept from sleep to sleep: it grows to what is needed. */
 typedef struct WaitSet
 {
-	struct pollfd fds[WAIT_MAX_FDS];
+	struct pollfd *fds;
 	int			nfds;
+	int			fds_size;
 	int64_t		deadline;		/* the earliest that anybody asked for */
 } WaitSet;
 
-extern void WaitSetInit(WaitSet *set);
+extern void WaitSetClear(WaitSet *set);
+extern void WaitSetFree(WaitSet *set);
 extern void WaitForFd(WaitSet *set, int fd, short events);
 extern void WaitUntil(WaitSet *set, int64_t when);
 extern void WaitSleep(WaitSet *set);

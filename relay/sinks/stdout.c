@@ -85,12 +85,13 @@ ends_torn(int fd, off_t size)
 }
 
 static Sink *
-open_stdout(const RelayConfig *config, LogError *error)
+open_stdout(const void *settings, const PipelineConfig *pipeline, LogError *error)
 {
 	Stdout	   *out;
 	struct stat st;
 
-	(void) config;
+	(void) settings;
+	(void) pipeline;
 	if ((fcntl(STDOUT_FILENO, F_GETFL) & O_ACCMODE) == O_RDONLY || fstat(STDOUT_FILENO, &st) < 0)
 	{
 		LogErrorSet(error, "standard output is not open for writing");
