@@ -255,6 +255,7 @@ extern bool EsParkedOut(int32 subscription, int32 lane, EsPosition upto);
 
 /* subscription_due.c */
 typedef void (*EsDeliverer) (EsDelivered *message, void *arg);
+extern bool EsDueAny(const EsSubscription *subscription, EsLane *lane);
 extern int	EsDueHandOut(const EsSubscription *subscription, EsLane *lane, int room,
 						 EsDeliverer deliver, void *arg);
 

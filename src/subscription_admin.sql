@@ -232,9 +232,10 @@ BEGIN
            lease_time = s.lease_time, max_attempts = s.max_attempts, retry_base = s.retry_base, retry_max = s.retry_max,
            on_dead = s.on_dead, max_lag_messages = s.max_lag_messages, max_lag_bytes = s.max_lag_bytes, max_lag_age = s.max_lag_age
      WHERE t.subscription_id = s.subscription_id;
-    IF $11 = 'skip' THEN
-        PERFORM @extschema@.es_promote_parked(s.subscription_id, p.key_hash, p.key, p.entered)
-           FROM @extschema@.es_parked AS p WHERE p.subscription_id = s.subscription_id AND p.dead AND p.key IS NOT NULL;
+    IF $11 IS NOT NULL THEN
+        -- A fetch that goes by the old policy holds its lane's lease while it parks, or looks at the policy again.
+        PERFORM FROM @extschema@.es_leases AS l WHERE l.subscription_id = s.subscription_id ORDER BY l.lane FOR NO KEY UPDATE;
+        PERFORM @extschema@.es_plan_by_policy(s.subscription_id);
     END IF;
     IF $6 <> s.lanes THEN
         PERFORM @extschema@.es_fence_subscription(s.subscription_id);

@@ -9,7 +9,8 @@
  *
  * What went out is marked with the epoch of its lane, and an acknowledgement
  * speaks for what is so marked.  So what an earlier fetch handed out and this
- * one does not loses its mark.  The caller has locked the leases of the lanes.
+ * one does not loses its mark.  The caller has locked the lane's lease, and taken
+ * its snapshot after that: else what was acknowledged meanwhile would go out again.
  */
 #include "subscription.h"
 
@@ -220,19 +221,35 @@ mark_lane(const EsSubscription *subscription, const EsLane *lane, const List *fo
 	SPI_finish();
 }
 
-/* Hand out what is due in a lane, at most so many messages; how many there were. */
-int
-EsDueHandOut(const EsSubscription *subscription, EsLane *lane, int room, EsDeliverer deliver, void *arg)
+/* What is due in a lane and may go out, at most so many messages. */
+static List *
+find_due(const EsSubscription *subscription, EsLane *lane, int room)
 {
 	DueScan		scan = {subscription, lane, GetCurrentTimestamp(), room};
-	ListCell   *cell;
 
 	EsProbeOpen(&scan.by_key, EsCatalogGet()->parked, EsCatalogGet()->parked_key);
 	scan_lane(&scan);
 	EsProbeClose(&scan.by_key);
 	list_sort(scan.found, by_position);
-	mark_lane(subscription, lane, scan.found);
-	foreach(cell, scan.found)
+	return scan.found;
+}
+
+/* Is there anything in a lane to be handed out?  Asked before its lease is locked. */
+bool
+EsDueAny(const EsSubscription *subscription, EsLane *lane)
+{
+	return find_due(subscription, lane, 1) != NIL;
+}
+
+/* Hand out what is due in a locked lane, at most so many messages; how many there were. */
+int
+EsDueHandOut(const EsSubscription *subscription, EsLane *lane, int room, EsDeliverer deliver, void *arg)
+{
+	List	   *found = find_due(subscription, lane, room);
+	ListCell   *cell;
+
+	mark_lane(subscription, lane, found);
+	foreach(cell, found)
 		deliver(&((Due *) lfirst(cell))->message, arg);
-	return list_length(scan.found);
+	return list_length(found);
 }

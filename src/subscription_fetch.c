@@ -95,13 +95,25 @@ stop(EsLane *lane, EsPosition position)
 	lane->looked = position - 1;
 }
 
-/* May this fetch write for a lane?  Its lease is locked then. */
+/*
+ * May this fetch write for a lane?  Its lease is locked then, so what is parked
+ * in it, and what the policy makes of that, stays as it is now; but the look's
+ * snapshot is older.
+ */
 static bool
 lock_lane(Fetch *fetch, EsLane *lane)
 {
-	if (!lane->locked && !XactReadOnly)
-		lane->locked = EsLeaseLock(fetch->subscription.id, lane->number, lane->epoch, LockWaitSkip, NULL);
-	return lane->locked;
+	EsSubscription now;
+
+	if (lane->locked || XactReadOnly ||
+		!EsLeaseLock(fetch->subscription.id, lane->number, lane->epoch, LockWaitSkip, NULL))
+		return lane->locked;
+	PushActiveSnapshot(GetLatestSnapshot());
+	EsSubscriptionRead(fetch->name, GetActiveSnapshot(), &now);
+	PopActiveSnapshot();
+	fetch->subscription.skip_dead = now.skip_dead;
+	lane->locked = true;
+	return true;
 }
 
 /* A message that its lane stays at: handed out, or left for a later fetch. */
@@ -113,19 +125,42 @@ leave(Fetch *fetch, EsLane *lane, EsPosition position)
 	fetch->budget--;
 }
 
-/* Park a message behind another one of its key, if that can be done. */
+/* What is to be done with a message of a locked lane, as it is now. */
+static EsParkedVerdict
+look_again(Fetch *fetch, uint64 hash, const EsDelivered *message)
+{
+	EsParkedVerdict verdict;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	verdict = EsParkedLook(&fetch->subscription, hash, message, GetActiveSnapshot());
+	PopActiveSnapshot();
+	return verdict;
+}
+
+/*
+ * Park a message behind another one of its key, if that can be done.  What is
+ * before it may be gone by the time the lane is locked, and then nothing would
+ * ever call for the message: it is left for a later fetch.
+ */
 static void
 park_behind(Fetch *fetch, EsLane *lane, uint64 hash, const EsDelivered *message, EsPosition position)
 {
 	stop(lane, position);
-	if (!lock_lane(fetch, lane))
+	switch (lock_lane(fetch, lane) ? look_again(fetch, hash, message) : ES_PARKED_FREE)
 	{
-		leave(fetch, lane, position);
-		return;
+		case ES_PARKED_BEHIND:
+			EsParkedInsert(fetch->subscription.id, message, hash, false, 0);
+			fetch->parkings--;
+			lane->passing = true;
+			break;
+		case ES_PARKED_ITSELF:
+			lane->passing = true;
+			break;
+		case ES_PARKED_FREE:
+		case ES_PARKED_JUST_NOW:
+			leave(fetch, lane, position);
+			break;
 	}
-	EsParkedInsert(fetch->subscription.id, message, hash, false, 0);
-	lane->passing = true;
-	fetch->parkings--;
 }
 
 /* A row of the source that is for one of this group's lanes. */
@@ -295,10 +330,16 @@ deliver_due(Fetch *fetch)
 			continue;
 		if (at > now)
 			fetch->look_at = Min(fetch->look_at, at);
+		else if (!EsDueAny(&fetch->subscription, lane))
+			continue;
 		else if (lane->held)
 			EsLaneExhaust(lane, fetch->upto);
 		else if (lock_lane(fetch, lane))
+		{
+			PushActiveSnapshot(GetLatestSnapshot());
 			room -= EsDueHandOut(&fetch->subscription, lane, room, put_due, fetch);
+			PopActiveSnapshot();
+		}
 	}
 }
 

@@ -17,6 +17,31 @@ COMMENT ON FUNCTION @extschema@.es_promote_parked(integer, bigint, text, bigint)
 'es_pg: makes the first parked message of a key due, if nothing of the key is before it.
 Example: SELECT es_promote_parked(1, 4711, ''42'', NULL);';
 
+CREATE FUNCTION @extschema@.es_is_blocked(subscription_id integer, key_hash bigint, key text, "position" bigint)
+RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT EXISTS (SELECT FROM @extschema@.es_parked AS q
+                    WHERE q.subscription_id = $1 AND q.key_hash = $2 AND q.key = $3 AND q.dead AND q."position" < $4)
+       AND (SELECT s.on_dead = 'block' FROM @extschema@.es_subscriptions AS s WHERE s.subscription_id = $1);
+END;
+COMMENT ON FUNCTION @extschema@.es_is_blocked(integer, bigint, text, bigint) IS
+'es_pg: does a dead letter of this key hold up what comes after it?
+Example: SELECT es_is_blocked(1, 4711, ''42'', 17);';
+
+-- After a change of policy; the leases are locked.
+CREATE FUNCTION @extschema@.es_plan_by_policy(subscription_id integer)
+RETURNS void LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    UPDATE @extschema@.es_parked AS p SET next_attempt_at = NULL
+     WHERE p.subscription_id = $1 AND p.next_attempt_at IS NOT NULL
+       AND @extschema@.es_is_blocked($1, p.key_hash, p.key, p."position");
+    SELECT @extschema@.es_promote_parked($1, p.key_hash, p.key, p.entered)
+      FROM @extschema@.es_parked AS p WHERE p.subscription_id = $1 AND p.dead AND p.key IS NOT NULL;
+END;
+COMMENT ON FUNCTION @extschema@.es_plan_by_policy(integer) IS
+'es_pg: plans, of keys with dead letters, what the policy lets go on, and takes the plan from what it does not.
+Example: SELECT es_plan_by_policy(1);';
+
 CREATE FUNCTION @extschema@.es_resolve_parked(subscription_id integer, lane integer, epoch bigint, "position" bigint)
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 #variable_conflict use_column
@@ -60,7 +85,7 @@ BEGIN
                                            EXTRACT(epoch FROM s.retry_base) * pg_catalog.power(2, LEAST(m.attempts - 1, 40)));
     UPDATE @extschema@.es_parked AS p
        SET attempts = m.attempts, dead = m.dead, delivered_epoch = NULL, error = $4, failed_at = pg_catalog.clock_timestamp(),
-           next_attempt_at = CASE WHEN NOT m.dead THEN
+           next_attempt_at = CASE WHEN NOT m.dead AND NOT @extschema@.es_is_blocked($1, m.key_hash, m.key, $3) THEN
                pg_catalog.clock_timestamp() + COALESCE($5, pg_catalog.make_interval(secs => seconds)) END,
            entered = COALESCE(p.entered, $7)
      WHERE p.subscription_id = $1 AND p."position" = $3;
@@ -194,6 +219,8 @@ Example: SELECT es_discard(''mailer'', key => ''42'');';
 
 REVOKE ALL ON FUNCTION
     @extschema@.es_promote_parked(integer, bigint, text, bigint),
+    @extschema@.es_is_blocked(integer, bigint, text, bigint),
+    @extschema@.es_plan_by_policy(integer),
     @extschema@.es_resolve_parked(integer, integer, bigint, bigint),
     @extschema@.es_fail_parked(integer, bigint, bigint, text, interval, boolean, bigint),
     @extschema@.es_choose_dead(integer, text, text, bigint, bigint),
