@@ -104,6 +104,33 @@ SELECT count(*) FROM es_fetch('work', 'a');
 SELECT lanes, lanes_next, drain_to FROM es_subscriptions;
 SELECT lane, owner IS NOT NULL AS owned, position = (SELECT min(position) FROM lanes) AS together FROM lanes;
 
+-- Two members, and the lane of one is drained: it waits for the other, and has locked nothing when it is done waiting.
+SELECT es_create_subscription('two', 'beginning', lanes => 2);
+SELECT es_ack('two', 0, epoch, max(position)) FROM es_fetch('two', 'a') WHERE lane = 0 GROUP BY epoch \g /dev/null
+SELECT es_alter_subscription('two', lanes => 3);
+SELECT count(*) FROM es_fetch('two', 'a', 1) UNION ALL SELECT count(*) FROM es_fetch('two', 'b', 1);
+SELECT count(*) FROM es_fetch('two', 'a', 1) UNION ALL SELECT count(*) FROM es_fetch('two', 'b', 1);
+SELECT owner, lane, position = (SELECT drain_to FROM es_subscriptions WHERE name = 'two') AS drained
+  FROM es_lane_cursors JOIN es_subscriptions USING (subscription_id) WHERE name = 'two' ORDER BY lane;
+SELECT owner AS idle FROM es_lane_cursors JOIN es_subscriptions USING (subscription_id) WHERE name = 'two' AND position = drain_to \gset
+BEGIN;
+SELECT count(*) FROM es_fetch('two', :'idle', 1, '50 ms');
+SELECT pg_current_xact_id_if_assigned() IS NULL AS read_only;
+COMMIT;
+SELECT es_drop_subscription('two');
+
+--
+-- A filter that is widened holds for what is fetched from then on, and what is fetched can be acknowledged.
+--
+SELECT es_create_subscription('wide', 'beginning', categories => '{order}', types => '{F}');
+SELECT count(*) AS narrow FROM es_fetch('wide', 'a');
+SELECT es_alter_subscription('wide', types => '{}');
+SELECT lane, epoch, max(position) AS position, count(*) FROM es_fetch('wide', 'a', 6) GROUP BY 1, 2 \gset wide_
+SELECT :wide_count AS count;
+SELECT es_ack('wide', :wide_lane, :wide_epoch, :wide_position);
+SELECT min(position) > :wide_position AS further FROM es_fetch('wide', 'a');
+SELECT es_drop_subscription('wide');
+
 --
 -- Too far behind: suspended, loudly, and no longer in the way.
 --

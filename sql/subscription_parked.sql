@@ -77,6 +77,30 @@ SELECT done('work', :p + 2);
 SELECT position - :p AS behind, key FROM es_fetch('work', 'me');
 SELECT done('work', :p + 2);
 SELECT es_discard('work', "position" => :p), (SELECT count(*) FROM es_parked);
+-- Changed to block while messages are due behind a dead letter: they wait for it, and a fetch that waits has
+-- locked nothing for their sake. Changed back, they come.
+SELECT count(es_append('order-1', 'E9', '9')) FROM generate_series(1, 3);
+SELECT min(position) AS p, count(*) FROM es_fetch('work', 'me') \gset
+SELECT count(*) FROM fail('work', :p, 'never', reject => true);
+SELECT done('work', :p + 2);
+SELECT position - :p AS n, planned, dead FROM parked;
+SELECT es_alter_subscription('work', on_dead => 'block');
+SELECT position - :p AS n, planned, dead FROM parked;
+BEGIN;
+SELECT position - :p AS n FROM es_fetch('work', 'me', 10, '50 ms');
+SELECT pg_current_xact_id_if_assigned() IS NULL AS read_only;
+COMMIT;
+SELECT es_alter_subscription('work', on_dead => 'skip');
+SELECT position - :p AS n FROM es_fetch('work', 'me');
+-- One that was out when the policy changed, and fails, waits as well.
+SELECT es_alter_subscription('work', on_dead => 'block');
+SELECT * FROM fail('work', :p + 1);
+SELECT position - :p AS n, planned, dead FROM parked;
+SELECT es_redrive('work');
+SELECT position - :p AS n FROM es_fetch('work', 'me');
+SELECT done('work', :p + 2);
+SELECT * FROM parked;
+SELECT es_alter_subscription('work', on_dead => 'skip');
 
 --
 -- Attempts are spread: base * 2^attempt with full jitter, at most the maximum; or as told.

@@ -378,20 +378,32 @@ static EsStatement switch_lanes = {
 	"SELECT @.es_switch_lanes($1)", 1, {INT4OID}
 };
 
-/* If my lanes are drained, try to change over to the new number of lanes. */
+/* Are all lanes, mine and others', where they drain to? */
+static bool
+all_drained(const EsSubscription *subscription)
+{
+	EsProbe		probe;
+	bool		drained = true;
+
+	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
+	for (int32 lane = 0; lane < subscription->lanes && drained; lane++)
+		drained = EsCursorRead(&probe, subscription->id, lane, SnapshotSelf) >= subscription->drain_to;
+	EsProbeClose(&probe);
+	return drained;
+}
+
+/*
+ * If all lanes are drained, try to change over to the new number of lanes.  Not
+ * before: a try locks, and one who has locked must not wait.
+ */
 static void
 try_switch(Fetch *fetch)
 {
 	Datum		args[] = {Int32GetDatum(fetch->subscription.id)};
-	ListCell   *cell;
 
-	if (!fetch->subscription.draining || fetch->lanes == NIL || XactReadOnly)
+	if (!fetch->subscription.draining || fetch->lanes == NIL || XactReadOnly ||
+		!all_drained(&fetch->subscription))
 		return;
-	foreach(cell, fetch->lanes)
-	{
-		if (((EsLane *) lfirst(cell))->cursor < fetch->subscription.drain_to)
-			return;
-	}
 	SPI_connect();
 	EsStatementRun(&switch_lanes, args, NULL);
 	SPI_finish();

@@ -420,7 +420,8 @@ take_note(uint32 log, int32 subscription, int32 lane)
 
 /*
  * Note what a fetch handed out of a lane.  One that got less far than an earlier
- * one of the same epoch, which may still be at work, changes nothing.
+ * one of the same epoch, which may still be at work, changes nothing; but where a
+ * filter was widened meanwhile, what the earlier one had passed is handed out now.
  */
 void
 EsLaneNoteWrite(const EsSubscription *subscription, const EsLane *lane)
@@ -438,7 +439,7 @@ EsLaneNoteWrite(const EsSubscription *subscription, const EsLane *lane)
 			note = take_note(log, subscription->id, lane->number);
 		*note = (EsLaneNote) {log, subscription->id, lane->number, lane->epoch, handed, looked, lane->moved};
 	}
-	else if (looked >= note->looked)
+	else if (looked >= note->looked || handed > note->handed)
 	{
 		note->handed = Max(note->handed, handed);
 		note->looked = looked;
