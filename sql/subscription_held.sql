@@ -47,7 +47,7 @@ SELECT done('work', 15);
 SELECT position, key, attempt FROM es_fetch('work', 'me');
 SELECT done('work', 17);
 SELECT position, key, attempt FROM es_fetch('work', 'me');
-SELECT done('work', 17);
+SELECT done('work', 16);
 SELECT count(*) AS parked FROM es_parked;
 
 -- A lane whose key is parked goes on for the others.

@@ -23,7 +23,10 @@ SELECT owner, count(*) FROM es_leases GROUP BY 1 ORDER BY 1;
 -- Nobody acknowledges in another's lane, or in one it had before.
 SELECT lane, epoch FROM es_leases WHERE owner = 'c' ORDER BY lane LIMIT 1 \gset
 SELECT es_ack('work', (:lane + 1) % 5, :epoch, 1);
+-- A sign of life during long work; whoever has no lane left has nothing to renew.
+SELECT r.lane = :lane AND r.epoch = :epoch AS mine FROM es_renew('work', 'c') AS r;
 SELECT es_release('work', 'c'), es_release('work', 'c');
+SELECT * FROM es_renew('work', 'c');
 SELECT es_ack('work', :lane, :epoch, 1);
 -- What a member leaves goes to the others at once.
 SELECT count(DISTINCT lane) FROM es_fetch('work', 'a');
@@ -189,6 +192,8 @@ SELECT call, refusal('SELECT ' || call) FROM (VALUES
     ($$es_seek_subscription('x', 1, now())$$),
     ($$es_seek_subscription('x', -1)$$),
     ($$es_seek_subscription('x', 999999)$$),
+    ($$es_renew('unknown', 'a')$$),
+    ($$es_renew('x', NULL)$$),
     ($$es_release('unknown', 'a')$$),
     ($$es_release('x', NULL)$$),
     ($$es_fetch('x', 'a', -1)$$)) AS t (call);

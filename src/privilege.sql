@@ -55,6 +55,7 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('consume', 'es_fetch'),
                ('consume', 'es_ack'),
                ('consume', 'es_nack'),
+               ('consume', 'es_renew'),
                ('consume', 'es_release'),
                ('consume', 'es_horizon'),
                ('consume', 'es_last_position'),

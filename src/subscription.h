@@ -4,7 +4,7 @@
  *
  *		subscription.c			a subscription's row, its cursors, statements as the owner
  *		subscription_member.c	who is alive, and what a lane was handed (shared memory)
- *		subscription_lease.c	who has which lane: rows of es_leases, epochs, es_release
+ *		subscription_lease.c	who has which lane: rows of es_leases, epochs, es_renew, es_release
  *		subscription_fetch.c	es_fetch
  *		subscription_held.c		fetching ahead of what is not acknowledged
  *		subscription_delivery.c	messages as rows of es_delivery
@@ -251,6 +251,7 @@ extern void EsParkedInsert(int32 subscription, const EsDelivered *message, uint6
 						   bool delivered, int64 entered);
 extern int64 EsParkedNumber(int32 subscription, int32 lane);
 extern bool EsParkedDue(int32 subscription, int32 lane, Snapshot snapshot, TimestampTz *due);
+extern bool EsIsParked(int32 subscription, EsPosition position, Snapshot snapshot);
 extern bool EsParkedOut(int32 subscription, int32 lane, EsPosition upto);
 
 /* subscription_due.c */

@@ -144,7 +144,7 @@ Example: SELECT * FROM es_fetch(''mailer'', ''host-1'', 100, ''5 s'');';
 CREATE FUNCTION @extschema@.es_ack(subscription text, lane integer, epoch bigint, "position" bigint)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_ack(text, integer, bigint, bigint) IS
-'Acknowledges, in the caller''s transaction, everything of a lane up to and with a position that es_fetch returned, but for what es_nack was told of. Doing it again is harmless, and a lower position changes nothing. Also a sign of life of the lane''s owner.
+'Acknowledges, in the caller''s transaction, everything of a lane up to and with a position that es_fetch returned, but for what es_nack was told of. Doing it again is harmless: a position that the lane has passed changes nothing, unless it is the one of a parked message that was handed out again. Also a sign of life of the lane''s owner.
 Errors: 42704 no such subscription, SE007 the lane is in another epoch: it changed hands; 22004, 22023 among others for a position that was not handed out.
 Example: SELECT es_ack(''mailer'', 0, 17, 4711);';
 
@@ -156,6 +156,13 @@ COMMENT ON FUNCTION @extschema@.es_nack(text, integer, bigint, bigint, text, int
 'A message failed: parks a copy of it, and of what its key was handed out behind it; returns the positions of those, which must not be processed now. It comes again after retry_after, or else after retry_base * 2^attempt with full jitter, at most retry_max; after max_attempts, or with reject, it is a dead letter. The lane goes on: acknowledge later positions as usual.
 Errors: 42704, SE007 the lane is in another epoch, 22023 a position that was not handed out, 22004.
 Example: SELECT * FROM es_nack(''mailer'', 0, 17, 4711, ''connection refused'');';
+
+CREATE FUNCTION @extschema@.es_renew(subscription text, consumer text)
+RETURNS TABLE (lane integer, epoch bigint) LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_renew(text, text) IS
+'A sign of life of a consumer that is long at work: its lanes are its own for another lease time. Returns those that it has, with their epochs; for what it fetched under another epoch it need not go on. One who has none left is not kept as a member: fetch again.
+Errors: 42704 no such subscription, 25006 on a standby, 22004, 22023.
+Example: SELECT * FROM es_renew(''mailer'', ''host-1'');';
 
 CREATE FUNCTION @extschema@.es_release(subscription text, consumer text)
 RETURNS integer LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
@@ -212,6 +219,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.es_fetch(text, text, integer, interval, boolean, integer[], bigint[], bigint[]),
     @extschema@.es_ack(text, integer, bigint, bigint),
     @extschema@.es_nack(text, integer, bigint, bigint, text, interval, boolean),
+    @extschema@.es_renew(text, text),
     @extschema@.es_release(text, text),
     @extschema@.es_next_epoch(),
     @extschema@.es_wake_consumers(),

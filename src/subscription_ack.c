@@ -8,6 +8,10 @@
  * moves there, and parked messages that were handed out in this epoch, which are
  * at or below the cursor, are done.
  *
+ * One of a position that the cursor has passed is for parked messages that were
+ * handed out since, if it names one.  Otherwise it is said again, and speaks for
+ * nothing: what was handed out meanwhile may be at work.
+ *
  * It moves the cursor further when all that was handed out is acknowledged: to
  * where the fetch had looked, for there is nothing of this lane in between.
  */
@@ -55,6 +59,8 @@ acknowledge(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosit
 				 errmsg("cannot acknowledge position " UINT64_FORMAT, position),
 				 errdetail("Lane %d of subscription \"%s\" was handed out up to position " UINT64_FORMAT ".",
 						   lane, text_to_cstring(subscription->name), Max(highest, cursor))));
+	if (position <= cursor && !EsIsParked(subscription->id, position, SnapshotSelf))
+		return;
 	if (EsParkedOut(subscription->id, lane, position))
 		resolve_parked(subscription->id, lane, epoch, position);
 	if (known && position >= note.handed)

@@ -28,6 +28,7 @@
 #include "access/genam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -36,6 +37,7 @@
 
 #include "compat.h"
 
+PG_FUNCTION_INFO_V1(es_renew);
 PG_FUNCTION_INFO_V1(es_release);
 
 /* Columns of es_leases. */
@@ -315,6 +317,50 @@ EsLeasesServe(const EsSubscription *subscription, const text *consumer, EsPeers 
 		lanes = lappend(lanes, lane);
 	}
 	return lanes;
+}
+
+/* The lanes that a consumer has, as rows; how many there are. */
+static int
+put_lanes(const EsSubscription *subscription, const text *consumer, ReturnSetInfo *result)
+{
+	EsPeer		me;
+	EsPeers		peers = {.n = 1, .peers = &me};
+	int			n;
+	Lease	   *leases;
+	bool		nulls[2] = {false, false};
+
+	me.lanes = 0;
+	EsMemberHash(consumer, me.hash);
+	leases = read_leases(subscription, &peers, &n);
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[2] = {Int32GetDatum(leases[i].lane), Int64GetDatum(leases[i].epoch)};
+
+		if (leases[i].owner == 0)
+			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return me.lanes;
+}
+
+/*
+ * es_renew(subscription, consumer).  One who has lost all lanes is not made a
+ * member again, for others would make room for it; that takes a fetch.
+ */
+Datum
+es_renew(PG_FUNCTION_ARGS)
+{
+	text	   *name = EsArgSubscription(fcinfo);
+	text	   *consumer = EsArgName(fcinfo, 1, "consumer name");
+	EsSubscription subscription;
+
+	EsRequirePrimary();
+	InitMaterializedSRF(fcinfo, 0);
+	PushActiveSnapshot(GetLatestSnapshot());
+	EsSubscriptionRead(name, GetActiveSnapshot(), &subscription);
+	if (put_lanes(&subscription, consumer, (ReturnSetInfo *) fcinfo->resultinfo) > 0)
+		EsMemberRenew(&subscription, consumer);
+	PopActiveSnapshot();
+	return (Datum) 0;
 }
 
 /* es_release(subscription, consumer) */

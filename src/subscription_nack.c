@@ -51,22 +51,6 @@ typedef struct Parking
 	text	   *key;
 } Parking;
 
-/* Is this message parked already? */
-static bool
-is_parked(int32 subscription, EsPosition position)
-{
-	EsProbe		probe;
-	ScanKeyData keys[2];
-	bool		found;
-
-	EsProbeOpen(&probe, EsCatalogGet()->parked, EsCatalogGet()->parked_pkey);
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(subscription));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum((int64) position));
-	found = EsIndexProbe(probe.rel, probe.index, GetActiveSnapshot(), keys, 2, ForwardScanDirection, probe.slot);
-	EsProbeClose(&probe);
-	return found;
-}
-
 /* Park the failed message, and then what is of its key. */
 static EsRowVerdict
 park(TupleTableSlot *slot, void *arg)
@@ -95,7 +79,7 @@ park(TupleTableSlot *slot, void *arg)
 	else if (!DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, message.values[DELIVERY_KEY],
 												   PointerGetDatum(parking->key))))
 		return ES_ROW_PASSED;
-	else if (is_parked(parking->subscription->id, position))
+	else if (EsIsParked(parking->subscription->id, position, GetActiveSnapshot()))
 		return ES_ROW_PASSED;
 	message.values[DELIVERY_LANE] = Int32GetDatum(parking->lane);
 	message.nulls[DELIVERY_LANE] = false;
@@ -202,7 +186,7 @@ es_nack(PG_FUNCTION_ARGS)
 	EsLeaseLockOrFail(&subscription, PG_GETARG_INT32(1), PG_GETARG_INT64(2));
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (!is_parked(subscription.id, (EsPosition) PG_GETARG_INT64(3)))
+	if (!EsIsParked(subscription.id, (EsPosition) PG_GETARG_INT64(3), GetActiveSnapshot()))
 		park_new(&subscription, PG_GETARG_INT32(1), PG_GETARG_INT64(2), (EsPosition) PG_GETARG_INT64(3));
 	PopActiveSnapshot();
 	CommandCounterIncrement();

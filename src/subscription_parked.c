@@ -270,6 +270,22 @@ EsParkedDue(int32 subscription, int32 lane, Snapshot snapshot, TimestampTz *due)
 	return found;
 }
 
+/* Is this message parked? */
+bool
+EsIsParked(int32 subscription, EsPosition position, Snapshot snapshot)
+{
+	EsProbe		probe;
+	ScanKeyData keys[2];
+	bool		found;
+
+	EsProbeOpen(&probe, EsCatalogGet()->parked, EsCatalogGet()->parked_pkey);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(subscription));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum((int64) position));
+	found = EsIndexProbe(probe.rel, probe.index, snapshot, keys, 2, ForwardScanDirection, probe.slot);
+	EsProbeClose(&probe);
+	return found;
+}
+
 /* Is a parked message of a lane, up to a position, handed out? */
 bool
 EsParkedOut(int32 subscription, int32 lane, EsPosition upto)
