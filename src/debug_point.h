@@ -33,7 +33,8 @@
 	X(commit_not_flushed)		/* an asynchronous one, before it is handed to a reader */ \
 	X(chunk_not_covered)		/* readers trust the news of the relation cache */ \
 	/* and to make rare things frequent */ \
-	X(small_blocks)				/* few positions are reserved at once */
+	X(small_blocks)				/* few positions are reserved at once */ \
+	X(small_key_sets)			/* few parked keys are kept from one fetch to the next */
 
 typedef enum EsDebugName
 {

@@ -240,6 +240,7 @@ typedef enum EsParkedVerdict
 } EsParkedVerdict;
 
 extern bool EsParkedAny(int32 subscription, Snapshot snapshot);
+extern void EsParkedMakeRoom(void);
 extern bool EsParkedLoad(int32 subscription, int32 lane, int64 epoch, Snapshot snapshot);
 extern bool EsParkedMaybe(int64 epoch, uint64 hash);
 extern EsParkedVerdict EsParkedLook(const EsSubscription *subscription, uint64 hash,

@@ -420,6 +420,7 @@ read_lanes(Fetch *fetch)
 	bool		any_parked = EsParkedAny(fetch->subscription.id, GetActiveSnapshot());
 	ListCell   *cell;
 
+	EsParkedMakeRoom();
 	fetch->by_number = palloc0(sizeof(EsLane *) * fetch->subscription.lanes);
 	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
 	foreach(cell, fetch->lanes)

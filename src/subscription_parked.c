@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "debug_point.h"
 
 #define KEYS_MAX	1000000		/* hashes kept in a backend */
 
@@ -59,7 +60,7 @@ static MemoryContext context = NULL;
 static HTAB *keys = NULL;
 static HTAB *lanes = NULL;
 
-/* Two empty sets. */
+/* Two empty sets, with nothing in them that a fetch still goes by. */
 static void
 reset_sets(void)
 {
@@ -138,6 +139,21 @@ read_keys(EsProbe *probe, int32 subscription, int32 lane, int64 epoch, int64 abo
 	index_endscan(scan);
 }
 
+/*
+ * Called before the keys of a fetch's lanes are loaded: there is room for them.
+ * Never in between: what is forgotten of one lane while another is loaded would
+ * be taken for not parked.
+ */
+void
+EsParkedMakeRoom(void)
+{
+	int			most = KEYS_MAX;
+
+	ES_DEBUG_BREAK(small_key_sets, most = 10);
+	if (keys == NULL || hash_get_num_entries(keys) > most)
+		reset_sets();
+}
+
 /* See to it that a lane's parked keys are known; false when it has none. */
 bool
 EsParkedLoad(int32 subscription, int32 lane, int64 epoch, Snapshot snapshot)
@@ -152,8 +168,6 @@ EsParkedLoad(int32 subscription, int32 lane, int64 epoch, Snapshot snapshot)
 		LaneEntry  *known;
 		bool		found;
 
-		if (keys == NULL || hash_get_num_entries(keys) > KEYS_MAX)
-			reset_sets();
 		known = hash_search(lanes, &epoch, HASH_ENTER, &found);
 		if (!found)
 			known->entered = 0;

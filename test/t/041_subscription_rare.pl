@@ -1,0 +1,51 @@
+# 041_subscription_rare: what happens to a subscription once in a million times, made frequent by debug points
+# (src/debug_point.h).
+use strict;
+use warnings;
+use Test::More;
+
+use FindBin;
+use lib "$FindBin::RealBin/..";
+use EsTest;
+
+my $bin = $ENV{ES_DEBUG_BIN} // '';
+die "no debug build: test/run makes it\n" if !-x "$bin/postgres";
+$ENV{PATH} = "$bin:$ENV{PATH}";
+my $node = es_cluster('rare', "es_pg.debug_points = 'small_key_sets'");
+my $db = es_connect($node);
+
+# A backend knows the parked keys of its lanes by a set that is bounded. It is emptied when it is full, and not in the
+# middle of a fetch: what was loaded for one lane before would be delivered past its parked messages.
+$db->rows(q{SELECT es_create_subscription('work', 'beginning', lanes => 8)});
+$db->rows(q{SELECT es_append_batch('key-' || i, '{E1,E2}', '{1,2}') FROM generate_series(1, 60) AS i});
+my @first = $db->rows(q{SELECT lane, epoch, position FROM es_fetch('work', 'me') WHERE type = 'E1'});
+is(scalar @first, 60, 'all keys are handed out');
+for my $row (@first)
+{
+	my ($lane, $epoch, $position) = @$row;
+	$db->rows("SELECT es_nack('work', $lane, $epoch, $position, 'not now', '1 h')");
+}
+es_check($db, 'all of them wait', q{SELECT position FROM es_fetch('work', 'me')});
+$db->rows(q{SELECT es_append('key-' || i, 'E3', '3') FROM generate_series(1, 60) AS i});
+for my $session ($db, es_connect($node))
+{
+	es_check($session, 'nothing overtakes what waits', q{SELECT key, type FROM es_fetch('work', 'me')});
+}
+is($db->value('SELECT count(*) FROM es_parked'), 180, 'it is parked behind');
+$db->rows(q{UPDATE es_parked SET next_attempt_at = now() WHERE next_attempt_at IS NOT NULL});
+my %last;
+while (my @rows = $db->rows(q{SELECT key, type, lane, epoch, position FROM es_fetch('work', 'me')}))
+{
+	for my $row (@rows)
+	{
+		my ($key, $type, $lane, $epoch, $position) = @$row;
+		push @{ $last{$key} }, $type;
+	}
+	my %upto;
+	$upto{"$_->[2], $_->[3]"} = $_->[4] for sort { $a->[4] <=> $b->[4] } @rows;
+	$db->rows("SELECT es_ack('work', $_, $upto{$_})") for keys %upto;
+}
+is_deeply([ grep { "@{$last{$_}}" ne 'E1 E2 E3' } keys %last ], [], 'and comes in order');
+is(scalar keys %last, 60, 'of all keys');
+$node->stop;
+done_testing();
