@@ -23,6 +23,7 @@
 	X(adopting)					/* a restored sequence is half taken over */ \
 	X(before_arming)			/* an ordered read found nothing */ \
 	X(judging)					/* what is stored is known, what incarnation there is not yet */ \
+	X(fetch_snapshot)			/* a fetch has its snapshot, and has locked no lane */ \
 	/* breakages */ \
 	X(horizon_after_snapshot) \
 	X(bound_after_draw) \

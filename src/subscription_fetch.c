@@ -367,7 +367,7 @@ record_progress(Fetch *fetch, EsLane *lane)
 	if (move)
 		lane->moved = now;
 	EsLaneNoteWrite(&fetch->subscription, lane);
-	if (move)
+	if (move && clear > EsCursorNow(fetch->subscription.id, lane->number))	/* it may have moved meanwhile */
 	{
 		EsCursorMove(fetch->subscription.id, lane->number, lane->epoch, clear);
 		lane->cursor = clear;
@@ -512,6 +512,7 @@ look(Fetch *fetch)
 	CommandCounterIncrement();
 	EsOrderedReadBegin(&fetch->read, fetch->subscription.source);
 	EsForkCheck(fetch->read.log);
+	ES_DEBUG_POINT(fetch_snapshot);
 	if (fetch->subscription.state == ES_SUBSCRIPTION_ACTIVE)
 		deliver(fetch);
 	EsOrderedReadEnd(&fetch->read);

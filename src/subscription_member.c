@@ -38,8 +38,12 @@ PG_FUNCTION_INFO_V1(es_consumer_hash);
 #define NOTE_WAYS	8			/* places where a lane's note may be */
 #define PEERS_MORE	16			/* room for members that enter meanwhile */
 
-/* A member that this transaction brought in: gone again if that is rolled back. */
+/*
+ * A member that this transaction brought in: gone again if that is rolled back.
+ * Its entry may be another's by then, so its name is kept too.
+ */
 static EsMember *newcomer = NULL;
+static uint64 newcomer_hash[2];
 
 /* The log in which this backend has members that end with it. */
 static EsLog *bound_log = NULL;
@@ -116,6 +120,7 @@ static void
 list_peers(uint32 log, int32 subscription, const EsMember *me, TimestampTz now, EsPeers *peers)
 {
 	const EsConsumers *consumers = EsConsumersGet();
+	bool		listed = false;	/* me; there is always room for that */
 
 	peers->n = 0;
 	peers->next_end = DT_NOEND;
@@ -123,8 +128,10 @@ list_peers(uint32 log, int32 subscription, const EsMember *me, TimestampTz now, 
 	{
 		EsMember   *member = &consumers->members[i];
 
-		if (!is_member_of(member, log, subscription) || member->expires <= now)
+		if (!is_member_of(member, log, subscription) || member->expires <= now ||
+			(peers->n == peers->room - 1 && !listed && member != me))
 			continue;
+		listed |= member == me;
 		if (member == me)
 			peers->me = peers->n;
 		else
@@ -173,7 +180,11 @@ enter(const EsSubscription *subscription, const text *consumer, const bool *sess
 		if (member->expires <= now)
 		{
 			result = ENTERED_ANEW;
-			newcomer = session_bound != NULL ? member : NULL;
+			if (session_bound != NULL)
+			{
+				newcomer = member;
+				memcpy(newcomer_hash, hash, sizeof(newcomer_hash));
+			}
 		}
 		if (member->expires == 0)
 			fill_entry(member, log, subscription->id, consumer, hash);
@@ -269,7 +280,8 @@ EsMemberAtEnd(bool committed)
 	if (member == NULL || committed)
 		return false;
 	lock_consumers(LW_EXCLUSIVE);
-	member->expires = 0;
+	if (same_hash(member->hash, newcomer_hash))
+		member->expires = 0;
 	unlock_consumers();
 	return true;
 }

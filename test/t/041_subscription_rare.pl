@@ -47,5 +47,27 @@ while (my @rows = $db->rows(q{SELECT key, type, lane, epoch, position FROM es_fe
 }
 is_deeply([ grep { "@{$last{$_}}" ne 'E1 E2 E3' } keys %last ], [], 'and comes in order');
 is(scalar keys %last, 60, 'of all keys');
+
+# Two sessions of one consumer pass the same long stretch at once: both want to move the cursor to its end.
+sub hold { my ($name) = @_; open my $file, '>', $node->data_dir . "/es_debug.$name" or die "$name: $!"; close $file; return }
+sub release { my ($name) = @_; unlink $node->data_dir . "/es_debug.$name" or die "$name: $!"; return }
+sub held
+{
+	my ($session) = @_;
+	return es_poll(sub { ($db->value('SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $session->pid) // '') eq 'Extension' }, 30);
+}
+my $slow = es_connect($node);
+$db->rows(q{SELECT es_create_subscription('none', 'beginning', categories => '{none}')});
+$db->rows(q{SELECT es_fetch('none', 'me')});
+$db->rows(q{SELECT es_append_batch('bulk-1', array_fill('T'::text, ARRAY[10100]), array_fill('{}'::jsonb, ARRAY[10100]))});
+$slow->rows('SET es_pg.debug_points = fetch_snapshot');
+hold('fetch_snapshot');
+$slow->send(q{SELECT position FROM es_fetch('none', 'me')});
+ok(held($slow), 'one has its snapshot');
+$db->rows(q{SELECT position FROM es_fetch('none', 'me')});
+release('fetch_snapshot');
+is($slow->receive(60)->{message}, undef, 'and does not mind that the other one was first');
+is($db->value(q{SELECT c.position = es_horizon() FROM es_lane_cursors AS c JOIN es_subscriptions USING (subscription_id) WHERE name = 'none'}),
+	't', 'the cursor is there');
 $node->stop;
 done_testing();
