@@ -145,9 +145,10 @@ typedef struct EsOrderedRead
 typedef bool (*EsLogVisitor) (TupleTableSlot *slot, const text *stream, void *arg); /* false: stop */
 typedef enum EsRowVerdict
 {
-	ES_ROW_PASSED,				/* not wanted */
+	ES_ROW_PASSED,				/* its values are not in use any more */
+	ES_ROW_ENOUGH,				/* likewise, and no more are wanted */
 	ES_ROW_TAKEN,				/* its values may be in use until the transaction ends */
-	ES_ROW_LAST					/* likewise, and enough */
+	ES_ROW_LAST					/* likewise, and no more are wanted */
 } EsRowVerdict;
 
 typedef EsRowVerdict (*EsRowVisitor) (TupleTableSlot *slot, void *arg);

@@ -252,8 +252,8 @@ scan_chunk(EsChunkKind kind, const EsChunk *chunk, const int32 *category_id, EsP
 	{
 		CHECK_FOR_INTERRUPTS();
 		verdict = visit(slot, arg);
-		visited |= verdict != ES_ROW_PASSED;
-		more = verdict != ES_ROW_LAST;
+		visited |= verdict == ES_ROW_TAKEN || verdict == ES_ROW_LAST;
+		more = verdict == ES_ROW_PASSED || verdict == ES_ROW_TAKEN;
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);

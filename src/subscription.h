@@ -12,6 +12,7 @@
  *		subscription_parked.c	parked keys: knowing them, parking behind them
  *		subscription_due.c		handing out parked messages that are due
  *		subscription_nack.c		es_nack
+ *		subscription_lag.c		how far behind
  */
 #ifndef ES_SUBSCRIPTION_H
 #define ES_SUBSCRIPTION_H

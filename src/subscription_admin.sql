@@ -41,13 +41,13 @@ COMMENT ON FUNCTION @extschema@.es_fence_subscription(integer) IS
 'es_pg: takes all lanes of a subscription away from their owners, after waiting for open acknowledgements; returns the new epoch.
 Example: SELECT es_fence_subscription(1);';
 
--- The newest cursor of each lane.
+-- The newest cursor of each lane; one without any has read nothing.
 CREATE VIEW @extschema@.es_lane_cursors AS
-    SELECT l.subscription_id, l.lane, l.epoch, l.owner, l.since, c."position"
+    SELECT l.subscription_id, l.lane, l.epoch, l.owner, l.since, COALESCE(c."position", 0) AS "position"
       FROM @extschema@.es_leases AS l
-     CROSS JOIN LATERAL (SELECT n."position" FROM @extschema@.es_cursors AS n
+      LEFT JOIN LATERAL (SELECT n."position" FROM @extschema@.es_cursors AS n
                           WHERE n.subscription_id = l.subscription_id AND n.lane = l.lane
-                          ORDER BY n.epoch DESC, n."position" DESC LIMIT 1) AS c;
+                          ORDER BY n.epoch DESC, n."position" DESC LIMIT 1) AS c ON true;
 COMMENT ON VIEW @extschema@.es_lane_cursors IS
 'Each lane of each subscription: its lease, and the position up to which it has acknowledged.
 Example: SELECT * FROM es_lane_cursors;';

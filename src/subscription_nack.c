@@ -65,12 +65,12 @@ park(TupleTableSlot *slot, void *arg)
 	if ((parking->found && hash != parking->hash) ||
 		EsLaneOf(hash, parking->subscription->lanes) != parking->lane ||
 		!EsSubscriptionWants(parking->subscription, slot, GetActiveSnapshot(), &stream))
-		return parking->found ? ES_ROW_PASSED : ES_ROW_LAST;
+		return parking->found ? ES_ROW_PASSED : ES_ROW_ENOUGH;
 	EsDeliveryForm(parking->subscription, slot, stream, &message);
 	if (!parking->found)
 	{
 		if (position != parking->failed)
-			return ES_ROW_LAST;
+			return ES_ROW_ENOUGH;
 		parking->found = true;
 		parking->hash = hash;
 		parking->keyless = message.nulls[DELIVERY_KEY];

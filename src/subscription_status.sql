@@ -14,36 +14,26 @@ COMMENT ON FUNCTION @extschema@.es_consumer_hash(text) IS
 Example: SELECT es_consumer_hash(''host-1'');';
 
 -- How far a subscription is behind: messages of its source above its lowest
--- cursor, before its filter; counted up to 100,000.
+-- cursor, before its filter.
 CREATE FUNCTION @extschema@.es_lag_messages(source text, "position" bigint, at_most bigint DEFAULT 100000)
-RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
-BEGIN ATOMIC
-    SELECT CASE WHEN $1 = 'events'
-        THEN (SELECT pg_catalog.count(*) FROM (SELECT FROM @extschema@.es_events AS e WHERE e."position" > $2 LIMIT $3) AS e)
-        ELSE (SELECT pg_catalog.count(*) FROM (SELECT FROM @extschema@.es_outbox AS o WHERE o."position" > $2 LIMIT $3) AS o)
-    END;
-END;
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_lag_messages(text, bigint, bigint) IS
-'How many events or messages lie above a position; counts no further than at_most.
+'How many events or messages that are committed lie above a position; counts no further than at_most.
+Errors: 22004, 22023 the source is neither ''events'' nor ''outbox''.
 Example: SELECT es_lag_messages(''events'', 4711);';
 
 CREATE FUNCTION @extschema@.es_lag_since(source text, "position" bigint)
-RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL UNSAFE
-BEGIN ATOMIC
-    SELECT CASE WHEN $1 = 'events'
-        THEN (SELECT e.recorded_at FROM @extschema@.es_events AS e WHERE e."position" > $2 ORDER BY e."position" LIMIT 1)
-        ELSE (SELECT o.created_at FROM @extschema@.es_outbox AS o WHERE o."position" > $2 ORDER BY o."position" LIMIT 1)
-    END;
-END;
+RETURNS timestamptz LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_lag_since(text, bigint) IS
-'When the first event or message above a position was recorded.
+'When the first event or message above a position was recorded; NULL when there is none.
+Errors: 22004, 22023 the source is neither ''events'' nor ''outbox''.
 Example: SELECT es_lag_since(''events'', 4711);';
 
 -- The chunks that a cursor holds, each counted by the part of its positions above it.
 CREATE FUNCTION @extschema@.es_lag_bytes(source text, "position" bigint)
 RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
-    SELECT COALESCE(pg_catalog.sum(c.bytes * (LEAST(c.upper, l.last) - GREATEST(c.lower, $2)) /
+    SELECT COALESCE(pg_catalog.sum(c.bytes * (LEAST(c.upper, l.last) - GREATEST(c.lower, $2 + 1)) /
                                    GREATEST(LEAST(c.upper, l.last) - c.lower, 1)), 0)::bigint
       FROM (SELECT bytes,
                    (pg_catalog.regexp_match(bounds, 'FROM \(''?(\d+)'))[1]::numeric AS lower,
@@ -51,7 +41,7 @@ BEGIN ATOMIC
               FROM @extschema@.es_chunk_list
              WHERE of_table = CASE WHEN $1 = 'events' THEN 'es_events' ELSE 'es_outbox' END) AS c,
            (SELECT @extschema@.es_last_position() + 1 AS last) AS l
-     WHERE c.upper > $2 AND c.lower < l.last;
+     WHERE c.upper > $2 + 1 AND $2 + 1 < l.last AND c.lower < l.last;
 END;
 COMMENT ON FUNCTION @extschema@.es_lag_bytes(text, bigint) IS
 'About how many bytes of the source''s chunks lie above a position.
@@ -60,13 +50,9 @@ Example: SELECT es_lag_bytes(''events'', 4711);';
 CREATE FUNCTION @extschema@.es_lowest_cursor(source text)
 RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
-    SELECT pg_catalog.min(COALESCE(c."position", 0))
+    SELECT pg_catalog.min(c."position")
       FROM @extschema@.es_subscriptions AS s
-      JOIN @extschema@.es_leases AS l USING (subscription_id)
-      LEFT JOIN LATERAL (
-           SELECT k."position" FROM @extschema@.es_cursors AS k
-            WHERE k.subscription_id = l.subscription_id AND k.lane = l.lane
-            ORDER BY k.epoch DESC, k."position" DESC LIMIT 1) AS c ON true
+      JOIN @extschema@.es_lane_cursors AS c USING (subscription_id)
      WHERE s.source = $1 AND s.state <> 'suspended';
 END;
 COMMENT ON FUNCTION @extschema@.es_lowest_cursor(text) IS
@@ -86,12 +72,14 @@ BEGIN
           FROM @extschema@.es_subscriptions AS t
          WHERE t.state <> 'suspended' AND (t.max_lag_messages IS NOT NULL OR t.max_lag_bytes IS NOT NULL OR t.max_lag_age IS NOT NULL)
     LOOP
+        CONTINUE WHEN @extschema@.es_lag_since(s.source, s.floor) IS NULL;
         why := CASE
-            WHEN @extschema@.es_lag_messages(s.source, s.floor, s.max_lag_messages + 1) > s.max_lag_messages
+            WHEN s.max_lag_messages IS NOT NULL
+                 AND @extschema@.es_lag_messages(s.source, s.floor, s.max_lag_messages + 1) > s.max_lag_messages
                 THEN format('It was more than %s messages behind.', s.max_lag_messages)
-            WHEN @extschema@.es_lag_bytes(s.source, s.floor) > s.max_lag_bytes
+            WHEN s.max_lag_bytes IS NOT NULL AND @extschema@.es_lag_bytes(s.source, s.floor) > s.max_lag_bytes
                 THEN format('It was more than %s bytes behind.', s.max_lag_bytes)
-            WHEN clock_timestamp() - @extschema@.es_lag_since(s.source, s.floor) > s.max_lag_age
+            WHEN s.max_lag_age IS NOT NULL AND clock_timestamp() - @extschema@.es_lag_since(s.source, s.floor) > s.max_lag_age
                 THEN format('It was more than %s behind.', s.max_lag_age)
         END;
         CONTINUE WHEN why IS NULL;
