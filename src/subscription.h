@@ -254,7 +254,8 @@ extern void EsParkedInsert(int32 subscription, const EsDelivered *message, uint6
 extern int64 EsParkedNumber(int32 subscription, int32 lane);
 extern bool EsParkedDue(int32 subscription, int32 lane, Snapshot snapshot, TimestampTz *due);
 extern bool EsIsParked(int32 subscription, EsPosition position, Snapshot snapshot);
-extern bool EsParkedOut(int32 subscription, int32 lane, EsPosition upto);
+extern bool EsParkedOut(int32 subscription, int32 lane, int64 epoch, EsPosition from, EsPosition upto);
+extern void EsParkedRequireDone(int32 subscription, int32 lane, int64 epoch, EsPosition from, EsPosition upto);
 
 /* subscription_due.c */
 typedef void (*EsDeliverer) (EsDelivered *message, void *arg);

@@ -61,8 +61,11 @@ acknowledge(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosit
 						   lane, text_to_cstring(subscription->name), Max(highest, cursor))));
 	if (position <= cursor && !EsIsParked(subscription->id, position, SnapshotSelf))
 		return;
-	if (EsParkedOut(subscription->id, lane, position))
+	if (EsParkedOut(subscription->id, lane, epoch, 0, position))
+	{
 		resolve_parked(subscription->id, lane, epoch, position);
+		EsParkedRequireDone(subscription->id, lane, epoch, 0, position);
+	}
 	if (known && position >= note.handed)
 		position = Max(position, note.looked);
 	if (position > cursor)

@@ -191,6 +191,8 @@ es_nack(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	CommandCounterIncrement();
 	fail_parked(fcinfo, &subscription);
+	EsParkedRequireDone(subscription.id, PG_GETARG_INT32(1), PG_GETARG_INT64(2),
+						(EsPosition) PG_GETARG_INT64(3), (EsPosition) PG_GETARG_INT64(3));
 	EsWakeAtCommit();
 	return (Datum) 0;
 }

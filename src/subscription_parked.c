@@ -300,20 +300,45 @@ EsIsParked(int32 subscription, EsPosition position, Snapshot snapshot)
 	return found;
 }
 
-/* Is a parked message of a lane, up to a position, handed out? */
+/* Is a parked message of a lane, from one position to another, handed out in an epoch? */
 bool
-EsParkedOut(int32 subscription, int32 lane, EsPosition upto)
+EsParkedOut(int32 subscription, int32 lane, int64 epoch, EsPosition from, EsPosition upto)
 {
 	EsProbe		probe;
-	ScanKeyData scan_keys[3];
-	bool		found;
+	ScanKeyData scan_keys[4];
+	IndexScanDesc scan;
+	bool		found = false;
 
 	EsProbeOpen(&probe, EsCatalogGet()->parked, EsCatalogGet()->parked_out);
 	lane_keys(scan_keys, subscription, lane);
-	ScanKeyInit(&scan_keys[2], 3, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum((int64) upto));
-	found = EsIndexProbe(probe.rel, probe.index, SnapshotSelf, scan_keys, 3, ForwardScanDirection, probe.slot);
+	ScanKeyInit(&scan_keys[2], 3, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum((int64) from));
+	ScanKeyInit(&scan_keys[3], 3, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum((int64) upto));
+	scan = es_index_beginscan(probe.rel, probe.index, SnapshotSelf, lengthof(scan_keys));
+	index_rescan(scan, scan_keys, lengthof(scan_keys), NULL, 0);
+	while (!found && index_getnext_slot(scan, ForwardScanDirection, probe.slot))
+	{
+		bool		isnull;
+
+		found = DatumGetInt64(slot_getattr(probe.slot, Anum_es_parked_delivered_epoch, &isnull)) == epoch;
+	}
+	index_endscan(scan);
 	EsProbeClose(&probe);
 	return found;
+}
+
+/*
+ * Statements of a transaction that is REPEATABLE READ go by its snapshot: what
+ * was handed out after that they did not find, though the caller knows of it.
+ */
+void
+EsParkedRequireDone(int32 subscription, int32 lane, int64 epoch, EsPosition from, EsPosition upto)
+{
+	if (EsParkedOut(subscription, lane, epoch, from, upto))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access to parked messages of lane %d", lane),
+				 errdetail("They were handed out after this transaction's snapshot was taken."),
+				 errhint("Retry the transaction.")));
 }
 
 /* ---------------------------------------------------------------- parking */
