@@ -86,9 +86,10 @@ RELAY_TEST_SRCS = $(filter relay/test_%.c,$(RELAY_SRCS))
 RELAY_OBJS = $(patsubst %.c,%.o,$(filter-out $(RELAY_TEST_SRCS),$(RELAY_SRCS)))
 RELAY_TESTS = $(patsubst %.c,%,$(RELAY_TEST_SRCS))
 RELAY = $(if $(wildcard relay/main.c),relay/es-relay)
+BENCH = $(patsubst %.c,%,$(wildcard test/bench/latency.c))
 
 EXTRA_CLEAN = es_pg--*.sql src/*.d relay/es-relay relay/*.o relay/sinks/*.o relay/*.d relay/sinks/*.d \
-	$(RELAY_TESTS) test-output
+	$(RELAY_TESTS) $(BENCH) test/bench/*.d test-output
 
 # No bitcode (it would need clang to build), no installcheck (the suite brings its own cluster).
 override with_llvm := no
@@ -107,7 +108,7 @@ es_pg--$(EXTVERSION).sql: $(INSTALL_SQL) es_pg.control Makefile
 $(OBJS): es_pg.control Makefile
 -include $(OBJS:.o=.d)
 
-all: $(RELAY) $(if $(RELAY),$(RELAY_TESTS))
+all: $(RELAY) $(if $(RELAY),$(RELAY_TESTS)) $(BENCH)
 
 RELAY_CFLAGS ?= -O2 -g
 RELAY_FLAGS = -std=gnu11 -Wall -Wextra -Werror -MMD -MP -fstack-protector-strong \
@@ -123,6 +124,11 @@ relay/es-relay: $(RELAY_OBJS)
 
 $(RELAY_TESTS): %: %.o $(filter-out relay/main.o,$(RELAY_OBJS))
 	$(CC) $(RELAY_CFLAGS) -o $@ $^ $(RELAY_LIBS)
+
+# Measures for the benchmark what pgbench cannot.
+$(BENCH): %: %.c es_pg.control Makefile
+	$(CC) $(RELAY_FLAGS) $(RELAY_CFLAGS) -o $@ $< $(RELAY_LIBS)
+-include $(BENCH:=.d)
 
 ifneq (,$(RELAY))
 install: install-relay

@@ -9,11 +9,15 @@
 # own, so it gives the same alone and with all the others. The server's log must be free of errors: a sample that
 # failed is no sample.
 
+# A rate suffers from whatever else the machine does. So what pgbench measures has a second figure, SPENT: the processor
+# time in microseconds that the server's backends took for a transaction. Other work touches it far less; it says nothing
+# about waiting. Where both sides have it, it is in the remarks below the table.
+
 # shellcheck shell=bash
 rows=()
 declare -A row_setup row_turns
 row=
-RATE=
+RATE= SPENT=
 
 # row NAME SETUP TURNS: declares a row; what it costs: seconds to set up, samples in a round.
 row() { rows+=("$1") row_setup[$1]=$2 row_turns[$1]=$3; }
@@ -49,10 +53,13 @@ interleave() {
   local round side
   for ((round = 1 - warm; round <= rounds; round++)); do
     for side; do
-      RATE=
+      RATE= SPENT=
       "sample_$side"
       [[ $RATE =~ ^[0-9.]+$ ]] || es_die "$row: side $side gave no figure"
-      [ "$round" -lt 1 ] || echo "$RATE" >>"$ES_WORK/samples/$row.$side"
+      if [ "$round" -ge 1 ]; then
+        echo "$RATE" >>"$ES_WORK/samples/$row.$side"
+        [ -z "$SPENT" ] || echo "$SPENT" >>"$ES_WORK/samples/$row.$side.spent"
+      fi
       work_done=$((work_done + $(sample_cost)))
       progress "$([ "$round" -lt 1 ] && echo 'warm-up ' || echo "round $round/$rounds") $side: $(figure "$RATE")/s"
     done
@@ -69,14 +76,60 @@ pgbench_rate() {
     *' -t '* | *' -T '*) ;;
     *) if [ "$seconds" -gt 0 ]; then set -- "$@" -T "$seconds"; else set -- "$@" -t 20; fi ;;
   esac
+  spend_begin
   out=$(es_as "$ES_BIN/pgbench" -n -M prepared -c "$clients" -j "$threads" -f "$script" -D data="$data" "$@" \
     "$database" 2>&1) || es_die "$row: pgbench $script failed: $out"
   RATE=$(sed -n 's/^tps = \([0-9.]*\).*/\1/p' <<<"$out")
+  spend_end
+  spent_by "$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' <<<"$out")"
 }
+
+# clients_of SERVER: how many are connected.
+clients_of() {
+  local pid n=0
+  for pid in $(cat "/proc/$1/task/$1/children"); do
+    ! grep -qas '\[local\]' "/proc/$pid/cmdline" || n=$((n + 1))
+  done
+  echo "$n"
+}
+
+# ticks_of SERVER: the processor time of all its processes that have ended.
+ticks_of() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $14 + $15 }'; }
+
+# spend_begin, spend_end: between them "spent" is the processor time, in microseconds, of the backends that began and
+# ended there.
+spend_begin() {
+  server=$(head -n 1 "$ES_WORK/bench/data/postmaster.pid")
+  spend_clients=$(clients_of "$server")
+  spend_ticks=$(ticks_of "$server")
+}
+
+spend_end() {
+  local n
+  for ((n = 0; n < 100; n++)); do
+    [ "$(clients_of "$server")" -gt "$spend_clients" ] || break
+    sleep 0.02
+  done
+  spent=$((($(ticks_of "$server") - spend_ticks) * 1000000 / $(getconf CLK_TCK)))
+}
+
+# spent_by N: SPENT, if it was long enough to be seen by the clock's ticks.
+spent_by() { SPENT=; [ "$spent" -lt 100000 ] || SPENT=$(ratio_of "$spent" "$1"); }
 
 # scaled RATE FACTOR
 scaled() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a * b }'; }
 ratio_of() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", (b > 0 ? a / b : 0) }'; }
+
+# ------------------------------------------------------------------ latencies
+
+# latencies ARGUMENT...: what test/bench/latency measures in the database of PGDATABASE, by name and in milliseconds.
+latencies() { es_as ./latency "$@" || es_die "$row: latency $* failed"; }
+
+# percentile P NAME: of the latencies of that name on standard input; by nearest rank.
+percentile() {
+  awk -v name="$2" '$1 == name { print $2 }' | sort -g |
+    awk -v p="$1" '{ x[NR] = $1 } END { i = int(NR * p / 100); print x[i < NR * p / 100 ? i + 1 : i] }'
+}
 
 # ------------------------------------------------------------------ sessions beside the load
 
@@ -137,9 +190,9 @@ consume_end() {
   wait "$consumer_pid" || es_die "$row: the consumer failed: $(cat "$ES_WORK/tmp/consumer.log")"
 }
 
-# consumed_all DATABASE: has the subscription acknowledged the last event of all?
+# consumed_all DATABASE [TABLE]: has the subscription acknowledged the last event, or message, of all?
 consumed_all() {
-  local query='SELECT (SELECT max("position") FROM es_cursors) = (SELECT max("position") FROM es_events)'
+  local query="SELECT (SELECT max(\"position\") FROM es_cursors) >= (SELECT max(\"position\") FROM ${2:-es_events})"
   [ "$(sql -At -d "$1" -c "$query")" = t ]
 }
 
@@ -184,14 +237,34 @@ spread() {
 }
 
 # compare BAR SIDE "what it is" SIDE "against what" [FACTOR "unit"]: a line of the table; the ratio is that of the
-# medians, the first over the second. BAR - is for information. FACTOR units are in one of what the samples count.
+# medians, the first over the second. BAR - is for information, <=BAR for what shall be small. FACTOR units are in one of
+# what the samples count.
 compare() {
-  local bar=$1 a_name=$3 b_name=$5 factor=${6:-1} unit=${7:-1/s} a b ratio verdict=
+  local bar=$1 a_name=$3 b_name=$5 factor=${6:-1} unit=${7:-1/s} a b ratio
   a=$(spread "$2")
   b=$(spread "$4")
   ratio=$(ratio_of "${a%% *}" "${b%% *}")
-  [ "$bar" = - ] || verdict=$(awk -v r="$ratio" -v bar="$bar" 'BEGIN { print (r >= bar ? "PASS" : "BELOW") }')
-  line "$a_name" "$unit" "$(shown "$factor" $a)" "$b_name" "$(shown "$factor" $b)" "$ratio" "$bar" "$verdict"
+  line "$a_name" "$unit" "$(shown "$factor" $a)" "$b_name" "$(shown "$factor" $b)" "$ratio" "$bar" \
+    "$(verdict "$ratio" "$bar")"
+  compare_spent "$2" "$a_name" "$4" "$b_name"
+}
+
+# verdict FIGURE BAR
+verdict() {
+  awk -v r="$1" -v bar="$2" 'BEGIN {
+    if (sub(/^<=/, "", bar)) print (r <= bar + 0 ? "PASS" : "ABOVE")
+    else if (bar != "-") print (r >= bar + 0 ? "PASS" : "BELOW")
+  }'
+}
+
+# compare_spent SIDE "what it is" SIDE "against what": the same by processor time, as a remark; of what takes less the
+# ratio is above 1, as with rates.
+compare_spent() {
+  local a b
+  [ -e "$ES_WORK/samples/$row.$1.spent" ] && [ -e "$ES_WORK/samples/$row.$3.spent" ] || return 0
+  a=$(spread "$1.spent")
+  b=$(spread "$3.spent")
+  note "$2, us of processor time: $(shown 1 $a); $4: $(shown 1 $b); ratio $(ratio_of "${b%% *}" "${a%% *}")"
 }
 
 # shown FACTOR MEDIAN LOWEST HIGHEST

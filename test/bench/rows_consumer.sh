@@ -3,6 +3,7 @@
 # shellcheck shell=bash
 row open_transaction $((15 / shrink + 5 * (rounds + warm) * open_seconds)) 5
 row armed_notify $((15 / shrink)) 3
+row publish_consumer 2 2
 
 # What a consumer gets while somebody's transaction is open. Each sample opens that transaction, lets 4 clients append
 # until it is as old as asked for, then has a backlog written, and measures how fast the consumer gets through it. All
@@ -80,4 +81,24 @@ armed_notify() {
   compare - with_consumer 'es_append, 32 clients, a consumer attached' without_consumer "$without"
   compare - notify_each 'the same and NOTIFY in each transaction' without_consumer "$without"
   drop armed_notify
+}
+
+# The same of es_publish: what a consumer that keeps up costs the publishers, on the processors that they share.
+sample_publish_alone() { pgbench_rate publish_consumer 32 publish_es.sql; }
+sample_publish_consumed() {
+  sql -d publish_consumer -o /dev/null -c "SELECT es_create_subscription('bench', 'end', source => 'outbox')"
+  consume_beside publish_consumer 0
+  pgbench_rate publish_consumer 32 publish_es.sql
+  consume_end
+  consumed_all publish_consumer es_outbox || note 'a second after a sample the consumer was still behind'
+  sql -d publish_consumer -o /dev/null -c "SELECT es_drop_subscription('bench')"
+}
+
+publish_consumer() {
+  outbox_database publish_consumer
+  ready
+  interleave publish_consumed publish_alone
+  compare 0.9 publish_consumed 'es_publish, 32 clients, a consumer attached that keeps up' \
+    publish_alone 'the same without a consumer'
+  drop publish_consumer
 }

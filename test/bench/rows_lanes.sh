@@ -11,10 +11,12 @@ lane_rounds=5 # of 100 events in each stream
 # consumed DATABASE SUBSCRIPTION MEMBERS BATCH: RATE is the messages a second that all members together get through in
 # a sample, from the beginning; what is there must last for it.
 consumed() {
-  local left
+  local left messages
   sql -d "$1" -c 'TRUNCATE bench_done'
   pgbench_rate "$1" "$3" consume_member.sql -D subscription="$2" -D batch="$4"
-  RATE=$(sql -At -d "$1" -c "SELECT sum(n) / $((seconds > 0 ? seconds : 1)) FROM bench_done")
+  messages=$(sql -At -d "$1" -c "SELECT sum(n) FROM bench_done")
+  RATE=$(ratio_of "$messages" $((seconds > 0 ? seconds : 1)))
+  spent_by "$messages"
   left=$(sql -At -d "$1" -c "SELECT lag_messages FROM es_subscription_status WHERE subscription = '$2'")
   [ "$left" -gt 0 ] || note "$2 was read to its end within a sample: the rate is too low"
 }
