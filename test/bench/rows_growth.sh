@@ -1,7 +1,7 @@
 # rows_growth.sh: what acknowledgements leave behind.
 
 # shellcheck shell=bash
-row growth $((180 / shrink)) 0
+row growth $((60 / shrink)) 0
 
 # Two million messages are fetched and acknowledged by a member of four lanes, 100 a fetch: at rest, and then from the
 # beginning again while a session holds an old snapshot, so that nothing that dies can be cleaned up. Maintenance runs as it
