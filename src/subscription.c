@@ -1,16 +1,14 @@
 /*
  * subscription.c
- *		A subscription's row, its cursors, and what its parts do as the owner.
+ *		A subscription's row, and what its parts do as the owner.
  *
  * A subscription never marks rows.  It has so many lanes; a key always falls
  * into the same one, by a hash that must never change.  The state of a lane is
  *
  *		its lease	a row of es_leases: who has it, in which epoch; written only
  *					when the lane changes hands (subscription_lease.c);
- *		its cursor	the highest (epoch, position) in es_cursors, found by one
- *					backward probe.  An acknowledgement inserts a row and
- *					updates none, so a snapshot held elsewhere costs nothing;
- *					es_maintain() deletes what newer rows replaced;
+ *		its cursor	the highest (epoch, position) in es_cursors
+ *					(subscription_cursor.c);
  *		its parked	messages, rows of es_parked, each a copy (subscription_parked.c).
  *
  * Whoever writes any of it has locked the lane's lease and seen that the epoch
@@ -61,17 +59,6 @@ enum
 	Anum_es_subscriptions_retry_max,
 	Anum_es_subscriptions_on_dead
 };
-
-/* Columns of es_cursors. */
-enum
-{
-	Anum_es_cursors_subscription_id = 1,
-	Anum_es_cursors_lane,
-	Anum_es_cursors_epoch,
-	Anum_es_cursors_position
-};
-
-#define Natts_es_cursors	Anum_es_cursors_position
 
 /* This transaction did something that waiting consumers want to see. */
 static bool wake_at_commit = false;
@@ -216,49 +203,6 @@ EsSubscriptionRead(const text *name, Snapshot snapshot, EsSubscription *subscrip
 	read_row(slot, subscription);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
-}
-
-/* Where a lane is; the probe is one of es_cursors by its key. */
-EsPosition
-EsCursorRead(EsProbe *probe, int32 subscription, int32 lane, Snapshot snapshot)
-{
-	ScanKeyData keys[2];
-	EsPosition	position = 0;
-	bool		isnull;
-
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(subscription));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(lane));
-	if (EsIndexProbe(probe->rel, probe->index, snapshot, keys, 2, BackwardScanDirection, probe->slot))
-		position = (EsPosition) DatumGetInt64(slot_getattr(probe->slot, Anum_es_cursors_position, &isnull));
-	return position;
-}
-
-/* Where a lane is for one who has locked its lease. */
-EsPosition
-EsCursorNow(int32 subscription, int32 lane)
-{
-	EsProbe		probe;
-	EsPosition	cursor;
-
-	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
-	cursor = EsCursorRead(&probe, subscription, lane, SnapshotSelf);
-	EsProbeClose(&probe);
-	return cursor;
-}
-
-/* Move a lane, whose lease the caller has locked, to a higher position. */
-void
-EsCursorMove(int32 subscription, int32 lane, int64 epoch, EsPosition position)
-{
-	Datum		values[Natts_es_cursors] = {
-		Int32GetDatum(subscription),
-		Int32GetDatum(lane),
-		Int64GetDatum(epoch),
-		Int64GetDatum((int64) position)
-	};
-	bool		nulls[Natts_es_cursors] = {false};
-
-	EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
 }
 
 /* ---------------------------------------------------------------- as the owner */

@@ -2,7 +2,8 @@
  * subscription.h
  *		Subscriptions: what their parts share.
  *
- *		subscription.c			a subscription's row, its cursors, statements as the owner
+ *		subscription.c			a subscription's row, statements as the owner
+ *		subscription_cursor.c	where its lanes are: rows of es_cursors
  *		subscription_member.c	who is alive, and what a lane was handed (shared memory)
  *		subscription_lease.c	who has which lane: rows of es_leases, epochs, es_renew, es_release
  *		subscription_fetch.c	es_fetch
@@ -184,9 +185,6 @@ extern void EsSubscriptionRead(const text *name, Snapshot snapshot, EsSubscripti
 extern uint64 EsHashBytes(const char *data, int length, uint64 seed);
 extern uint64 EsHashNumber(uint64 number);
 extern int	EsLaneOf(uint64 hash, int lanes);
-extern EsPosition EsCursorRead(EsProbe *probe, int32 subscription, int32 lane, Snapshot snapshot);
-extern EsPosition EsCursorNow(int32 subscription, int32 lane);
-extern void EsCursorMove(int32 subscription, int32 lane, int64 epoch, EsPosition position);
 extern void EsWakeAtCommit(void);
 
 /* A statement of the owner's, with @ for the schema; its plan is kept. */
@@ -200,6 +198,11 @@ typedef struct EsStatement
 } EsStatement;
 
 extern uint64 EsStatementRun(EsStatement *statement, Datum *args, const char *nulls);
+
+/* subscription_cursor.c */
+extern EsPosition EsCursorRead(EsProbe *probe, int32 subscription, int32 lane, Snapshot snapshot);
+extern EsPosition EsCursorNow(int32 subscription, int32 lane);
+extern void EsCursorMove(int32 subscription, int32 lane, int64 epoch, EsPosition position);
 
 /* subscription_member.c */
 extern void EsMemberEnter(const EsSubscription *subscription, const text *consumer,
