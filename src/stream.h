@@ -106,6 +106,8 @@ extern text *EsSettingTraceparent(void);
 /* stream_place.c: finding a stream's row */
 extern bool EsStreamProbe(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot *slot);
 extern void EsStreamRemember(const text *name, const ItemPointerData *tid);
+extern void EsStreamRememberVersion(int64 stream_id, int64 version);
+extern int64 EsStreamKnownVersion(int64 stream_id);
 
 /* stream_lock.c: finding and locking a stream, finding its head */
 extern bool EsStreamFind(const text *name, Snapshot snapshot, EsStream *stream);

@@ -262,6 +262,25 @@ version_index(const EsLeaf *leaf)
 }
 
 /*
+ * The newest event of a stream in an open chunk, in the chunk's slot.  A btree hands
+ * out a page at a time, so the bare backward scan compares all events of the
+ * stream on the page, hundreds where few streams get many.  So it is first asked
+ * for those from the version on that this backend found or wrote last, which is
+ * one or two.  If there are none, by a rollback, nothing is known.
+ */
+static bool
+probe_head(const EsStream *stream, const EsLeaf *leaf, Relation index)
+{
+	int64		known = EsStreamKnownVersion(stream->stream_id);
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(known));
+	return (known > 0 && EsIndexProbe(leaf->target.rel, index, SnapshotSelf, keys, 2, BackwardScanDirection, leaf->slot)) ||
+		EsIndexProbe(leaf->target.rel, index, SnapshotSelf, keys, 1, BackwardScanDirection, leaf->slot);
+}
+
+/*
  * Where a locked stream ends: by the chunk that is written to now, or else by
  * the stream's own chunks.
  */
@@ -270,21 +289,17 @@ find_head(const EsStream *stream, EsLeaf *leaf)
 {
 	EsHead		head = {-1, stream->first_chunk};
 	Relation	index;
-	ScanKeyData key;
 	bool		isnull;
 
 	if (stream->created)
 		return head;
-	if (EsLeafOpen(leaf, EsPositionLast()) && (index = version_index(leaf)) != NULL)
+	if (EsLeafOpen(leaf, EsPositionLast()) && (index = version_index(leaf)) != NULL &&
+		probe_head(stream, leaf, index))
 	{
-		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
-		if (EsIndexProbe(leaf->target.rel, index, SnapshotSelf, &key, 1, BackwardScanDirection, leaf->slot))
-		{
-			head.version = DatumGetInt64(slot_getattr(leaf->slot, Anum_es_events_version, &isnull));
-			head.chunk = leaf->chunk.lower;
-			ExecClearTuple(leaf->slot);
-			return head;
-		}
+		head.version = DatumGetInt64(slot_getattr(leaf->slot, Anum_es_events_version, &isnull));
+		head.chunk = leaf->chunk.lower;
+		ExecClearTuple(leaf->slot);
+		return head;
 	}
 	return EsStreamHeadByChunks(stream, SnapshotSelf);
 }
@@ -405,4 +420,5 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 	EsLeafClose(&leaf);
 	*version = head.version + batch->n;
 	*position = first + batch->n - 1;
+	EsStreamRememberVersion(stream.stream_id, *version);
 }

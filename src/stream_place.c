@@ -12,6 +12,10 @@
  * beyond the end of a table that has become shorter, so that is looked at first.
  * The table of places is direct-mapped, lives in TopMemoryContext, and grows
  * with the number of streams that a backend works on, up to 0.8 MB.
+ *
+ * Of the streams appended to last, it also remembers the version: a lower bound
+ * of the head's if the transaction committed, and worth something where a few
+ * streams get many events, so the table is small.
  */
 #include "stream.h"
 
@@ -30,6 +34,17 @@ typedef struct Place
 	uint32		hash;			/* of the name */
 	ItemPointerData tid;		/* invalid: nothing here */
 } Place;
+
+#define VERSIONS		1024	/* a power of two */
+
+/* What a stream was brought to by an append; of stream 0, which there is not, nothing. */
+typedef struct Version
+{
+	int64		stream_id;
+	int64		version;
+} Version;
+
+static Version versions[VERSIONS];
 
 static Place *places = NULL;
 static uint32 nplaces = 0;
@@ -112,4 +127,25 @@ EsStreamProbe(Relation rel, const text *name, Snapshot snapshot, TupleTableSlot 
 		return false;
 	EsStreamRemember(name, &tid);
 	return true;
+}
+
+static Version *
+version_of(int64 stream_id)
+{
+	return &versions[murmurhash32((uint32) stream_id) & (VERSIONS - 1)];
+}
+
+void
+EsStreamRememberVersion(int64 stream_id, int64 version)
+{
+	*version_of(stream_id) = (Version) {stream_id, version};
+}
+
+/* The version that this backend last brought a stream to, if it knows: a hint. -1: it does not. */
+int64
+EsStreamKnownVersion(int64 stream_id)
+{
+	const Version *known = version_of(stream_id);
+
+	return known->stream_id == stream_id ? known->version : -1;
 }
