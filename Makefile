@@ -63,6 +63,7 @@ INSTALL_SQL = \
 	src/stream.sql \
 	src/outbox.sql \
 	src/capture.sql \
+	src/inbox.sql \
 	src/chunk.sql \
 	src/subscription.sql \
 	src/subscription_parked.sql \

@@ -27,6 +27,7 @@
 #include "catalog/pg_trigger.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -36,7 +37,7 @@
 
 #include "compat.h"
 
-#define MAX_CALLBACKS	4
+#define MAX_CALLBACKS	8
 #define RESOLVE_TRIES	100		/* a bound for builds that discard caches all the time */
 
 static EsCatalog catalog;
@@ -59,6 +60,11 @@ static const char *const relation_names[] = {
 	"es_stream_chunks_pkey",
 	"es_events",
 	"es_outbox",
+	"es_inbox",
+	"es_inbox_consumers",
+	"es_inbox_consumers_name_key",
+	"es_inbox_forgotten",
+	"es_inbox_forgotten_pkey",
 	"es_delayed",
 	"es_delayed_due_idx",
 	"es_subscriptions",
@@ -378,6 +384,51 @@ EsTargetInsertMany(EsTarget *target, TupleTableSlot **slots, int n, BulkInsertSt
 {
 	table_multi_insert(target->rel, slots, n, GetCurrentCommandId(true), 0, bulk);
 	index_rows(target, slots, n);
+}
+
+/*
+ * The unique indexes of one column, for a target that is open for speculative
+ * insertions.  While REINDEX CONCURRENTLY builds one anew there are two; a
+ * conflict in either is one.
+ */
+List *
+EsTargetArbiters(const EsTarget *target, AttrNumber column, Oid collation)
+{
+	const ResultRelInfo *rri = target->rri;
+	List	   *indexes = NIL;
+
+	for (int i = 0; i < rri->ri_NumIndices; i++)
+	{
+		Relation	index = rri->ri_IndexRelationDescs[i];
+		const IndexInfo *info = rri->ri_IndexRelationInfo[i];
+
+		if (info->ii_Unique && info->ii_ReadyForInserts && info->ii_Predicate == NIL &&
+			info->ii_NumIndexKeyAttrs == 1 && info->ii_IndexAttrNumbers[0] == column &&
+			index->rd_indcollation[0] == collation && index->rd_index->indimmediate)
+			indexes = lappend_oid(indexes, RelationGetRelid(index));
+	}
+	Assert(indexes != NIL);
+	return indexes;
+}
+
+/*
+ * Insert a row unless one of these indexes has its value, as INSERT ... ON
+ * CONFLICT DO NOTHING does.  Until this returns the row can be taken back without
+ * a trace: so "keep", if given, may still say no, and others wait for its word.
+ */
+bool
+EsTargetInsertUnless(EsTarget *target, TupleTableSlot *slot, List *arbiters, EsKeeper keep, void *arg)
+{
+	uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+	bool		conflict = false;
+
+	table_tuple_insert_speculative(target->rel, slot, GetCurrentCommandId(true), 0, NULL, token);
+	EsExecInsertIndexTuples(target->rri, slot, target->estate, true, &conflict, arbiters);
+	if (!conflict && keep != NULL)
+		conflict = !keep(arg);
+	table_tuple_complete_speculative(target->rel, slot, token, !conflict);
+	SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+	return !conflict;
 }
 
 /*

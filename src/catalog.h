@@ -35,6 +35,11 @@ typedef struct EsCatalog
 	Oid			stream_chunks_pkey;
 	Oid			events;			/* partitioned */
 	Oid			outbox;			/* partitioned */
+	Oid			inbox;			/* partitioned */
+	Oid			inbox_consumers;
+	Oid			inbox_consumers_name_key;
+	Oid			inbox_forgotten;
+	Oid			inbox_forgotten_pkey;
 	Oid			delayed;
 	Oid			delayed_due_idx;
 	Oid			subscriptions;
@@ -77,6 +82,10 @@ extern void EsTargetOpen(EsTarget *target, Relation rel, int natts, bool specula
 extern void EsTargetInsert(EsTarget *target, TupleTableSlot *slot);
 extern void EsTargetInsertMany(EsTarget *target, TupleTableSlot **slots, int n,
 							   BulkInsertState bulk);
+extern List *EsTargetArbiters(const EsTarget *target, AttrNumber column, Oid collation);
+typedef bool (*EsKeeper) (void *arg);
+extern bool EsTargetInsertUnless(EsTarget *target, TupleTableSlot *slot, List *arbiters,
+								 EsKeeper keep, void *arg);
 extern void EsTargetClose(EsTarget *target);
 extern void EsInsertRow(Oid relation, int natts, const Datum *values, const bool *nulls);
 

@@ -2,7 +2,8 @@
  * chunk.c
  *		Finding the chunk that a position belongs to.
  *
- * A chunk is a partition of es_events or es_outbox: a range of positions.  The
+ * A chunk is a partition of es_events or es_outbox: a range of positions; or of
+ * es_inbox: a range of times, which here are positions like the others.  The
  * truth is the parent's partition descriptor; each backend keeps a sorted copy,
  * rebuilt when the relation cache says that the parent changed.  es_pg never
  * plans over the parent, and takes no lock on it but for a moment to rebuild
@@ -24,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -47,6 +49,7 @@ static ChunkMap maps[ES_CHUNK_KINDS];
 
 static int	event_chunk_size = 16000000;
 static int	outbox_chunk_size = 1000000;
+static int	inbox_chunk_interval = SECS_PER_DAY;
 
 static void
 invalidate(Oid relation)
@@ -74,14 +77,28 @@ EsChunkInit(void)
 							"Existing chunks keep their size.",
 							&outbox_chunk_size, 1000000, 100, PG_INT32_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("es_pg.inbox_chunk_interval",
+							"How long a new chunk of es_inbox is written to.",
+							"Existing chunks keep their bounds.",
+							&inbox_chunk_interval, SECS_PER_DAY, 1, PG_INT32_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 	EsChunkRetireInit();
 	EsCatalogOnInvalidation(invalidate);
 }
 
-int
+EsPosition
 EsChunkSize(EsChunkKind kind)
 {
+	if (kind == ES_CHUNK_INBOX)
+		return inbox_chunk_interval * USECS_PER_SEC;
 	return kind == ES_CHUNK_EVENTS ? event_chunk_size : outbox_chunk_size;
+}
+
+/* Where those who write are now. */
+EsPosition
+EsChunkNow(EsChunkKind kind)
+{
+	return kind == ES_CHUNK_INBOX ? (EsPosition) GetCurrentTimestamp() : EsPositionLast();
 }
 
 Oid
@@ -89,7 +106,16 @@ EsChunkParent(EsChunkKind kind)
 {
 	const EsCatalog *catalog = EsCatalogGet();
 
-	return kind == ES_CHUNK_EVENTS ? catalog->events : catalog->outbox;
+	switch (kind)
+	{
+		case ES_CHUNK_EVENTS:
+			return catalog->events;
+		case ES_CHUNK_OUTBOX:
+			return catalog->outbox;
+		case ES_CHUNK_INBOX:
+			return catalog->inbox;
+	}
+	return InvalidOid;			/* keep the compiler quiet */
 }
 
 /*
@@ -318,6 +344,16 @@ EsIndexBeginsWith(Relation index, const AttrNumber *columns, int ncolumns)
 	return true;
 }
 
+/* The answer to a leaf without an index that it was made with. */
+void
+EsLeafIndexRefuse(Relation leaf)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("chunk \"%s\" lacks an index that es_pg needs", RelationGetRelationName(leaf)),
+			 errhint("Create the index again; another chunk shows its definition.")));
+}
+
 /* Open the index of a leaf that begins with these columns. */
 Relation
 EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns, LOCKMODE lockmode)
@@ -336,9 +372,5 @@ EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns, LOCKMODE
 		}
 		index_close(index, lockmode);
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("chunk \"%s\" lacks an index that es_pg needs", RelationGetRelationName(leaf)),
-			 errhint("Create the index again; another chunk shows its definition.")));
-	return NULL;				/* keep the compiler quiet */
+	EsLeafIndexRefuse(leaf);
 }

@@ -1,6 +1,7 @@
 /*
  * chunk.h
- *		Chunks: the partitions of events and outbox, found by position.
+ *		Chunks: the partitions of events and outbox, found by position, and of
+ *		the inbox, found by time.
  */
 #ifndef ES_CHUNK_H
 #define ES_CHUNK_H
@@ -13,7 +14,7 @@
 #include "catalog.h"
 #include "horizon.h"
 
-/* One chunk: positions from lower to below upper. */
+/* One chunk: positions, or in the inbox times, from lower to below upper. */
 typedef struct EsChunk
 {
 	EsPosition	lower;
@@ -30,9 +31,11 @@ extern bool EsChunkFindNext(EsChunkKind kind, EsPosition position, EsChunk *chun
 extern bool EsChunkFindBefore(EsChunkKind kind, EsPosition position, EsChunk *chunk);
 extern Relation EsChunkOpen(EsChunkKind kind, const EsChunk *chunk, LOCKMODE lockmode);
 extern Relation EsLeafIndexOpen(Relation leaf, const AttrNumber *columns, int ncolumns, LOCKMODE lockmode);
+ES_NORETURN extern void EsLeafIndexRefuse(Relation leaf);
 extern bool EsIndexBeginsWith(Relation index, const AttrNumber *columns, int ncolumns);
 extern Oid	EsChunkParent(EsChunkKind kind);
-extern int	EsChunkSize(EsChunkKind kind);
+extern EsPosition EsChunkSize(EsChunkKind kind);
+extern EsPosition EsChunkNow(EsChunkKind kind);
 extern int	EsChunkCount(EsChunkKind kind);
 
 /* chunk_make.c: making */
@@ -59,19 +62,22 @@ extern bool EsLeafOpen(EsLeaf *leaf, EsPosition position);
 extern uint32 EsLeafWrite(EsLeaf *leaf, EsPosition position, uint32 first, uint32 end, EsRowFiller fill, void *arg);
 extern void EsLeafClose(EsLeaf *leaf);
 
-/* By what chunks of the outbox are retired: the settings of a session, for its worker. */
+/* By what chunks are retired: the settings of a session, for its worker. */
 typedef struct EsRetireSettings
 {
 	int			retention;		/* seconds, -1: for ever */
 	int			interval;		/* seconds, -1: never */
 	int			chunk_size;
+	int			inbox_retention;	/* seconds, -1: for ever */
+	int			inbox_interval; /* seconds */
 } EsRetireSettings;
 
-/* How far one run of retiring is; it ends where the horizon was at its begin. */
+/* How far one run of retiring is, kind by kind. */
 typedef struct EsRetirement
 {
 	bool		begun;
-	EsPosition	horizon;
+	EsChunkKind kind;
+	EsPosition	end;			/* of what was closed when it came to this kind */
 	EsPosition	position;		/* where to go on */
 	int			tries;			/* left of chunks in use */
 } EsRetirement;

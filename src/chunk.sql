@@ -31,7 +31,8 @@ CREATE VIEW @extschema@.es_chunk_list AS
       FROM pg_catalog.pg_inherits AS i
       JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
       JOIN pg_catalog.pg_class AS p ON p.oid = i.inhparent
-     WHERE i.inhparent IN ('@extschema@.es_events'::pg_catalog.regclass, '@extschema@.es_outbox'::pg_catalog.regclass);
+     WHERE i.inhparent IN ('@extschema@.es_events'::pg_catalog.regclass, '@extschema@.es_outbox'::pg_catalog.regclass,
+                           '@extschema@.es_inbox'::pg_catalog.regclass);
 COMMENT ON VIEW @extschema@.es_chunk_list IS
 'The chunks of events and outbox: the range of positions each holds, and its size in bytes with indexes and TOAST.
 Example: SELECT * FROM es_chunk_list;';

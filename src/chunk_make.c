@@ -67,7 +67,7 @@ typedef struct Order
 	EsChunkKind kind;
 	EsPosition	first;			/* positions to be covered */
 	EsPosition	last;
-	int			size;
+	EsPosition	size;
 	int			ahead;			/* chunks after last */
 	bool		awaited;
 	bool		incarnation;	/* instead of chunks: see horizon_fork.c */
@@ -80,7 +80,7 @@ PGDLLEXPORT void EsChunkWorkerMain(Datum arg);
 PG_FUNCTION_INFO_V1(es_prepare_chunks);
 PG_FUNCTION_INFO_V1(es_restore_chunks);
 
-static const char *const parent_names[ES_CHUNK_KINDS] = {"es_events", "es_outbox"};
+static const char *const parent_names[ES_CHUNK_KINDS] = {"es_events", "es_outbox", "es_inbox"};
 
 static uint32
 worker_wait_event(void)
@@ -90,6 +90,15 @@ worker_wait_event(void)
 	if (event == 0)
 		event = EsWaitEvent("EsChunkWorker");
 	return event;
+}
+
+/* A position as a bound of a partition. */
+static const char *
+bound(EsChunkKind kind, EsPosition position)
+{
+	if (kind == ES_CHUNK_INBOX)
+		return pstrdup(timestamptz_to_str((TimestampTz) position));
+	return psprintf(UINT64_FORMAT, position);
 }
 
 /* The leaf's definition: name, bounds and what each kind of chunk has. */
@@ -106,8 +115,8 @@ leaf_definition(EsChunkKind kind, const char *schema, EsPosition lower, EsPositi
 					 "CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION)"
 					 " WITH (autovacuum_vacuum_insert_threshold = 100000,"
 					 " autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_freeze_min_age = 0);"
-					 "ALTER TABLE %s ADD PRIMARY KEY (position);",
-					 leaf, parent_name, leaf);
+					 "ALTER TABLE %s ADD PRIMARY KEY (%s);",
+					 leaf, parent_name, leaf, kind == ES_CHUNK_INBOX ? "digest" : "position");
 	if (kind == ES_CHUNK_EVENTS)
 		appendStringInfo(&sql,
 						 "ALTER TABLE %s ADD UNIQUE (stream_id, version);"
@@ -119,8 +128,8 @@ leaf_definition(EsChunkKind kind, const char *schema, EsPosition lower, EsPositi
 						 leaf, leaf, leaf, leaf,
 						 quote_qualified_identifier(schema, "es_refuse_change"), leaf);
 	appendStringInfo(&sql,
-					 "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (" UINT64_FORMAT ") TO (" UINT64_FORMAT ");",
-					 parent_name, leaf, lower, upper);
+					 "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s');",
+					 parent_name, leaf, bound(kind, lower), bound(kind, upper));
 	return sql.data;
 }
 
@@ -185,7 +194,7 @@ make_range(EsChunkKind kind, EsPosition lower, EsPosition upper)
  * has changed since they were made.  False when it was there already.
  */
 static bool
-make_chunk(EsChunkKind kind, EsPosition position, int size)
+make_chunk(EsChunkKind kind, EsPosition position, EsPosition size)
 {
 	EsChunk		chunk;
 	EsPosition	lower = position - position % size;
@@ -259,7 +268,7 @@ work(const Order *order, EsPosition *position, int *beyond)
 		return false;
 	}
 	if (!order->awaited)		/* what was passed meanwhile needs no chunk */
-		*position = Max(*position, EsPositionLast());
+		*position = Max(*position, EsChunkNow(order->kind));
 	if (next_missing(order, position, beyond))
 	{
 		make_chunk(order->kind, *position, order->size);
@@ -495,6 +504,13 @@ EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position)
 		pg_atomic_write_u64(&log->chunk_ahead_until[kind], 0);
 }
 
+/* An inbox that nobody uses needs no chunks. */
+static bool
+is_in_use(EsChunkKind kind)
+{
+	return kind != ES_CHUNK_INBOX || EsChunkCount(kind) > 0;
+}
+
 /* Chunks for the next positions, on request. */
 Datum
 es_prepare_chunks(PG_FUNCTION_ARGS)
@@ -510,9 +526,11 @@ es_prepare_chunks(PG_FUNCTION_ARGS)
 				 errmsg("number of chunks ahead must be between 0 and 1000")));
 	for (int kind = 0; kind < ES_CHUNK_KINDS; kind++)
 	{
-		EsPosition	next = EsPositionLast() + 1;
+		EsPosition	next = EsChunkNow(kind) + 1;
 		Order		order = {MyDatabaseId, kind, next, next, EsChunkSize(kind), ahead, true, false};
 
+		if (!is_in_use(kind))
+			continue;
 		made -= EsChunkCount(kind);
 		carry_out(EsLogGet(), &order);
 		made += EsChunkCount(kind);
@@ -544,7 +562,7 @@ parse_chunk_name(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("\"%s\" is not the name of a chunk", name),
-			 errdetail("A chunk is called \"es_events_\" or \"es_outbox_\" and its lowest position.")));
+			 errdetail("A chunk is called \"es_events_\", \"es_outbox_\" or \"es_inbox_\" and its lowest position or time.")));
 }
 
 static int
@@ -585,7 +603,7 @@ take_chunk_names(ArrayType *array, int *n)
 static bool
 restore_chunk(ChunkName name)
 {
-	int			size = EsChunkSize(name.kind);
+	EsPosition	size = EsChunkSize(name.kind);
 	EsPosition	upper = Min(name.lower - name.lower % size + size, POSITIONS_END);
 	EsChunk		chunk;
 

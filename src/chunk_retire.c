@@ -1,8 +1,12 @@
 /*
  * chunk_retire.c
- *		Chunks of the outbox that are over: closing them by age, dropping them.
+ *		Chunks of the outbox and of the inbox that are over: closing them by age,
+ *		dropping them.
  *
- * A chunk is over when nobody can write to it (its positions are at or below the
+ * A chunk of the inbox is over when its end is es_pg.inbox_retention ago: its marks
+ * are older then.  Up to where marks were dropped is noted with each drop.
+ *
+ * A chunk of the outbox is over when nobody can write to it (its positions are at or below the
  * horizon), every subscription that counts has acknowledged its last message, and
  * that message is older than es_pg.outbox_retention.  One that holds nothing is
  * over as soon as nobody can write to it.
@@ -40,13 +44,14 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "inbox.h"
 #include "outbox.h"
-
 
 #define DROP_TRIES		20		/* of chunks in use, with a pause before the next */
 
 static int	retention = 7 * SECS_PER_DAY;
 static int	interval = SECS_PER_DAY;
+static int	inbox_retention = 7 * SECS_PER_DAY;
 
 void
 EsChunkRetireInit(void)
@@ -61,6 +66,11 @@ EsChunkRetireInit(void)
 							"-1 leaves chunks open until they are full.",
 							&interval, SECS_PER_DAY, -1, PG_INT32_MAX,
 							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("es_pg.inbox_retention",
+							"How long the inbox knows a message at least.",
+							"-1 is for ever.",
+							&inbox_retention, 7 * SECS_PER_DAY, -1, PG_INT32_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 /* What a worker shall go by in this session's place. */
@@ -69,7 +79,9 @@ EsChunkRetireSettings(EsRetireSettings *settings)
 {
 	settings->retention = retention;
 	settings->interval = interval;
-	settings->chunk_size = EsChunkSize(ES_CHUNK_OUTBOX);
+	settings->chunk_size = (int) EsChunkSize(ES_CHUNK_OUTBOX);
+	settings->inbox_retention = inbox_retention;
+	settings->inbox_interval = (int) (EsChunkSize(ES_CHUNK_INBOX) / USECS_PER_SEC);
 }
 
 static void
@@ -85,6 +97,8 @@ EsChunkRetireSet(const EsRetireSettings *settings)
 	set("es_pg.outbox_retention", settings->retention);
 	set("es_pg.outbox_chunk_interval", settings->interval);
 	set("es_pg.outbox_chunk_size", settings->chunk_size);
+	set("es_pg.inbox_retention", settings->inbox_retention);
+	set("es_pg.inbox_chunk_interval", settings->inbox_interval);
 }
 
 static bool
@@ -140,21 +154,33 @@ EsChunkCloseByAge(void)
 	EsPositionsSkip(chunk.upper - 1);
 }
 
-/* Can nobody write to a chunk any more, by a horizon? */
-static bool
-is_closed(const EsChunk *chunk, EsPosition horizon)
+/* Up to where nobody can write any more; in the inbox, up to where nobody needs to know. */
+static EsPosition
+closed_end(EsChunkKind kind)
 {
-	return chunk->upper - 1 <= horizon;
+	if (kind == ES_CHUNK_OUTBOX)
+		return EsHorizonRead(EsLogGet());
+	if (inbox_retention < 0)
+		return 0;
+	return (EsPosition) (GetCurrentTimestamp() - inbox_retention * USECS_PER_SEC);
+}
+
+static bool
+is_closed(const EsChunk *chunk, EsPosition end)
+{
+	return chunk->upper - 1 <= end;
 }
 
 /* May a closed chunk be dropped?  All of it is visible. */
 static bool
-is_over(const EsChunk *chunk)
+is_over(EsChunkKind kind, const EsChunk *chunk)
 {
 	EsPosition	last;
 	EsPosition	lowest;
 	TimestampTz created_at;
 
+	if (kind == ES_CHUNK_INBOX)
+		return true;
 	if (!find_edge(chunk, BackwardScanDirection, &last, &created_at))
 		return true;
 	return older_than(created_at, retention) &&
@@ -163,12 +189,14 @@ is_over(const EsChunk *chunk)
 
 /* The first chunk from a position on that is over. */
 static bool
-find_over(EsPosition position, EsPosition horizon, EsChunk *chunk)
+find_over(const EsRetirement *retirement, EsChunk *chunk)
 {
+	EsPosition	position = retirement->position;
+
 	AcceptInvalidationMessages();
-	while (EsChunkFindNext(ES_CHUNK_OUTBOX, position, chunk) && is_closed(chunk, horizon))
+	while (EsChunkFindNext(retirement->kind, position, chunk) && is_closed(chunk, retirement->end))
 	{
-		if (is_over(chunk))
+		if (is_over(retirement->kind, chunk))
 			return true;
 		position = chunk->upper;
 	}
@@ -177,9 +205,9 @@ find_over(EsPosition position, EsPosition horizon, EsChunk *chunk)
 
 /* The locks that a drop needs, if they are to be had at once. */
 static bool
-try_lock(const EsChunk *chunk)
+try_lock(EsChunkKind kind, const EsChunk *chunk)
 {
-	Oid			parent = EsChunkParent(ES_CHUNK_OUTBOX);
+	Oid			parent = EsChunkParent(kind);
 
 	if (!ConditionalLockRelationOid(chunk->leaf, AccessExclusiveLock))
 		return false;
@@ -191,29 +219,38 @@ try_lock(const EsChunk *chunk)
 
 /* Drop a chunk in the current transaction; false when somebody uses it. */
 static bool
-try_drop(const EsChunk *chunk)
+try_drop(EsChunkKind kind, const EsChunk *chunk)
 {
 	ObjectAddress address = {RelationRelationId, chunk->leaf, 0};
 	EsChunk		now;
 
-	if (!EsExtensionTryLock() || !try_lock(chunk))
+	if (!EsExtensionTryLock() || !try_lock(kind, chunk))
 		return false;
-	if (EsChunkFind(ES_CHUNK_OUTBOX, chunk->lower, &now) && now.leaf == chunk->leaf &&
-		is_closed(&now, EsHorizonRead(EsLogGet())) && is_over(&now))
+	if (EsChunkFind(kind, chunk->lower, &now) && now.leaf == chunk->leaf &&
+		is_closed(&now, closed_end(kind)) && is_over(kind, &now))
 	{
+		if (kind == ES_CHUNK_INBOX)
+			EsInboxForget((TimestampTz) now.upper);
 		performDeletion(&address, DROP_RESTRICT, 0);
 		CommandCounterIncrement();
 	}
 	return true;
 }
 
+static void
+begin_kind(EsRetirement *retirement, EsChunkKind kind)
+{
+	retirement->kind = kind;
+	retirement->end = closed_end(kind);
+	retirement->position = 0;
+}
+
 void
 EsChunkRetireBegin(EsRetirement *retirement)
 {
 	retirement->begun = true;
-	retirement->horizon = EsHorizonRead(EsLogGet());
-	retirement->position = 0;
 	retirement->tries = DROP_TRIES;
+	begin_kind(retirement, ES_CHUNK_OUTBOX);
 }
 
 /*
@@ -226,29 +263,40 @@ EsChunkRetireStep(EsRetirement *retirement)
 {
 	EsChunk		chunk;
 
-	if (!find_over(retirement->position, retirement->horizon, &chunk))
-		return ES_RETIRE_DONE;
+	if (!find_over(retirement, &chunk))
+	{
+		if (retirement->kind == ES_CHUNK_INBOX)
+			return ES_RETIRE_DONE;
+		begin_kind(retirement, ES_CHUNK_INBOX);
+		return ES_RETIRE_MORE;
+	}
 	retirement->position = chunk.upper; /* also if it fails */
-	if (try_drop(&chunk) || --retirement->tries < 0)
+	if (try_drop(retirement->kind, &chunk) || --retirement->tries < 0)
 		return ES_RETIRE_MORE;
 	retirement->position = chunk.lower;
 	return ES_RETIRE_PAUSE;
 }
 
-/* How many chunks of the outbox nobody can write to any more. */
-int
-EsChunkCountClosed(void)
+static int
+count_closed(EsChunkKind kind)
 {
-	EsPosition	horizon = EsHorizonRead(EsLogGet());
+	EsPosition	end = closed_end(kind);
 	EsPosition	position = 0;
 	EsChunk		chunk;
 	int			n = 0;
 
 	AcceptInvalidationMessages();
-	while (EsChunkFindNext(ES_CHUNK_OUTBOX, position, &chunk) && is_closed(&chunk, horizon))
+	while (EsChunkFindNext(kind, position, &chunk) && is_closed(&chunk, end))
 	{
 		position = chunk.upper;
 		n++;
 	}
 	return n;
+}
+
+/* How many chunks may be over: it is known of them that nobody writes to them. */
+int
+EsChunkCountClosed(void)
+{
+	return count_closed(ES_CHUNK_OUTBOX) + count_closed(ES_CHUNK_INBOX);
 }

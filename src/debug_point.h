@@ -24,6 +24,7 @@
 	X(before_arming)			/* an ordered read found nothing */ \
 	X(judging)					/* what is stored is known, what incarnation there is not yet */ \
 	X(fetch_snapshot)			/* a fetch has its snapshot, and has locked no lane */ \
+	X(inbox_inserted)			/* a mark that is not looked for in other chunks yet */ \
 	/* breakages */ \
 	X(horizon_after_snapshot) \
 	X(bound_after_draw) \

@@ -25,5 +25,6 @@ _PG_init(void)
 	EsCaptureInit();
 	EsPrivilegeInit();
 	EsSubscriptionInit();
+	EsInboxInit();
 	MarkGUCPrefixReserved("es_pg");
 }

@@ -19,6 +19,7 @@
 #define ERRCODE_ES_NOT_ORDERED				MAKE_SQLSTATE('S', 'E', '0', '0', '6')
 #define ERRCODE_ES_FENCED					MAKE_SQLSTATE('S', 'E', '0', '0', '7')
 #define ERRCODE_ES_LOG_FORKED				MAKE_SQLSTATE('S', 'E', '0', '0', '8')
+#define ERRCODE_ES_MESSAGE_TOO_OLD			MAKE_SQLSTATE('S', 'E', '0', '0', '9')
 
 /* Limits that the reference states. */
 #define ES_NAME_MAX			1024	/* bytes of a name, type or id */
@@ -37,5 +38,6 @@ extern void EsOutboxInit(void);
 extern void EsCaptureInit(void);
 extern void EsPrivilegeInit(void);
 extern void EsSubscriptionInit(void);
+extern void EsInboxInit(void);
 
 #endif							/* ES_PG_H */

@@ -14,14 +14,20 @@
 #include "utils/snapshot.h"
 #include "utils/uuid.h"
 
-/* The partitioned tables that positions lead into. */
+/*
+ * The partitioned tables.  Positions lead into the first two; the inbox is
+ * partitioned by time, and in what concerns chunks a time (a TimestampTz)
+ * stands for a position there.
+ */
 typedef enum EsChunkKind
 {
 	ES_CHUNK_EVENTS,
-	ES_CHUNK_OUTBOX
+	ES_CHUNK_OUTBOX,
+	ES_CHUNK_INBOX
 } EsChunkKind;
 
-#define ES_CHUNK_KINDS	2
+#define ES_POSITION_KINDS	2
+#define ES_CHUNK_KINDS		3
 
 #define ES_MAINTAIN_INTERVAL	(60 * USECS_PER_SEC)	/* between slices of maintenance */
 

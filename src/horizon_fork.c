@@ -231,7 +231,7 @@ highest_stored(void)
 {
 	EsPosition	highest = 0;
 
-	for (int kind = 0; kind < ES_CHUNK_KINDS; kind++)
+	for (int kind = 0; kind < ES_POSITION_KINDS; kind++)
 	{
 		EsPosition	before = PG_INT64_MAX;
 		EsPosition	found = 0;

@@ -1,9 +1,11 @@
 /*
  * privilege.c
- *		Limits of the privileges to append, to publish and to consume.
+ *		Limits of the privileges to append, to publish, to consume, and to use the
+ *		inbox.
  *
  * EXECUTE on a function is the right to call it, and PostgreSQL sees to that.
- * Here is what EXECUTE cannot say: to which categories, topics, subscriptions.
+ * Here is what EXECUTE cannot say: to which categories, topics,
+ * subscriptions, consumers.
  *
  * A role is limited in a privilege if the privilege's mark, a domain, has it in
  * its ACL; it then may do what its rows in es_grants say.  Why not by its rows
@@ -64,6 +66,7 @@ static const struct
 	[ES_PRIVILEGE_APPEND] = {"append", "es_append_limit", "category"},
 	[ES_PRIVILEGE_PUBLISH] = {"publish", "es_publish_limit", "topic"},
 	[ES_PRIVILEGE_CONSUME] = {"consume", "es_consume_limit", "subscription"},
+	[ES_PRIVILEGE_INBOX] = {"inbox", "es_inbox_limit", "consumer"},
 };
 
 /* What was found out about a user. */

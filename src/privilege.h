@@ -1,7 +1,8 @@
 /*
  * privilege.h
  *		Limits of a privilege: which categories a role may append to, which
- *		topics it may publish to, which subscriptions it may consume.
+ *		topics it may publish to, which subscriptions it may consume, in which
+ *		consumers' names it may use the inbox.
  */
 #ifndef ES_PRIVILEGE_H
 #define ES_PRIVILEGE_H
@@ -13,7 +14,8 @@ typedef enum EsPrivilege
 {
 	ES_PRIVILEGE_APPEND,		/* to a category */
 	ES_PRIVILEGE_PUBLISH,		/* to a topic */
-	ES_PRIVILEGE_CONSUME		/* a subscription */
+	ES_PRIVILEGE_CONSUME,		/* a subscription */
+	ES_PRIVILEGE_INBOX			/* in a consumer's name */
 } EsPrivilege;
 
 /*

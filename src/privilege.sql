@@ -10,7 +10,10 @@ COMMENT ON DOMAIN @extschema@.es_publish_limit IS
 CREATE DOMAIN @extschema@.es_consume_limit AS text COLLATE "C";
 COMMENT ON DOMAIN @extschema@.es_consume_limit IS
 'es_pg: a mark and no more: a role with USAGE on it may consume the subscriptions that es_grants has for it, and no others. Set by es_grant.';
-REVOKE ALL ON DOMAIN @extschema@.es_append_limit, @extschema@.es_publish_limit, @extschema@.es_consume_limit FROM PUBLIC;
+CREATE DOMAIN @extschema@.es_inbox_limit AS text COLLATE "C";
+COMMENT ON DOMAIN @extschema@.es_inbox_limit IS
+'es_pg: a mark and no more: a role with USAGE on it may use the inbox in the names of the consumers that es_grants has for it, and of no others. Set by es_grant.';
+REVOKE ALL ON DOMAIN @extschema@.es_append_limit, @extschema@.es_publish_limit, @extschema@.es_consume_limit, @extschema@.es_inbox_limit FROM PUBLIC;
 
 CREATE TABLE @extschema@.es_grants (
     role       regrole NOT NULL,
@@ -20,7 +23,7 @@ CREATE TABLE @extschema@.es_grants (
 );
 COMMENT ON TABLE @extschema@.es_grants IS
 'es_pg: what limited roles may do. Rows of a role that is not limited, or not there any more, mean nothing. Written by es_grant and es_revoke; es_privileges shows it.';
-COMMENT ON COLUMN @extschema@.es_grants.scope IS 'A category, topic or subscription; with "*" at its end, all that begin like that';
+COMMENT ON COLUMN @extschema@.es_grants.scope IS 'A category, topic, subscription or consumer; with "*" at its end, all that begin like that';
 -- The row of a role that was dropped would be dumped by number, and would then be somebody else's.
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.es_grants', 'WHERE role IN (SELECT oid FROM pg_catalog.pg_roles)');
 
@@ -44,6 +47,7 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('publish', 'es_publish_binary'),
                ('publish', 'es_cancel_delayed'),
                ('capture', 'es_capture'),
+               ('capture', 'es_inbox_guard'),
                ('read', 'es_read_stream'),
                ('read', 'es_read_category'),
                ('read', 'es_read_all'),
@@ -60,6 +64,13 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('consume', 'es_horizon'),
                ('consume', 'es_last_position'),
                ('consume', 'es_incarnation'),
+               ('inbox', 'es_inbox_accept'),
+               ('inbox', 'es_inbox_accept_batch'),
+               ('inbox', 'es_command_begin'),
+               ('inbox', 'es_command_end'),
+               ('admin', 'es_create_consumer'),
+               ('admin', 'es_drop_consumer'),
+               ('admin', 'es_inbox_consumers'),
                ('admin', 'es_horizon'),
                ('admin', 'es_last_position'),
                ('admin', 'es_incarnation'),
@@ -114,7 +125,8 @@ CREATE VIEW @extschema@.es_limited AS
     SELECT a.grantee::pg_catalog.regrole AS role, l.privilege
       FROM (VALUES ('append', '@extschema@.es_append_limit'::pg_catalog.regtype),
                    ('publish', '@extschema@.es_publish_limit'::pg_catalog.regtype),
-                   ('consume', '@extschema@.es_consume_limit'::pg_catalog.regtype)) AS l (privilege, mark)
+                   ('consume', '@extschema@.es_consume_limit'::pg_catalog.regtype),
+                   ('inbox', '@extschema@.es_inbox_limit'::pg_catalog.regtype)) AS l (privilege, mark)
       JOIN pg_catalog.pg_type AS t ON t.oid = l.mark
      CROSS JOIN LATERAL pg_catalog.aclexplode(t.typacl) AS a
      WHERE a.grantee <> t.typowner;
@@ -156,14 +168,14 @@ BEGIN
         RAISE EXCEPTION 'role "%" owns es_pg', role
             USING ERRCODE = 'invalid_grant_operation', DETAIL = 'The owner has every privilege, without limits.';
     END IF;
-    IF privilege NOT IN ('append', 'publish', 'capture', 'read', 'consume', 'admin') THEN
+    IF privilege NOT IN ('append', 'publish', 'capture', 'read', 'consume', 'inbox', 'admin') THEN
         RAISE EXCEPTION 'unknown privilege "%"', privilege
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Privileges are append, publish, capture, read, consume and admin.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Privileges are append, publish, capture, read, consume, inbox and admin.';
     END IF;
     IF scope IS NOT NULL AND privilege IN ('capture', 'read', 'admin') THEN
         RAISE EXCEPTION 'privilege "%" cannot be limited', privilege
             USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'append can be limited to categories, publish to topics, consume to subscriptions.';
+                  HINT = 'append can be limited to categories, publish to topics, consume to subscriptions, inbox to consumers.';
     END IF;
     IF scope = '' OR pg_catalog.octet_length(scope) > 1024 OR scope ~ '[\x01-\x1f\x7f]' THEN
         RAISE EXCEPTION 'invalid scope'
@@ -217,7 +229,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_grant(regrole, text, text) IS
-'Grants a privilege to a role: append, publish, capture, read, consume or admin (es_privilege_objects says which functions each one is). With scope the first two and consume are limited: append to that category, publish to that topic, consume to that subscription; "*" at its end means all that begin like that; further calls add further ones. Without scope, limits end.
+'Grants a privilege to a role: append, publish, capture, read, consume, inbox or admin (es_privilege_objects says which functions each one is). With scope append, publish, consume and inbox are limited: to that category, topic, subscription, consumer; "*" at its end means all that begin like that; further calls add further ones. Without scope, limits end.
 Errors: 0LP01 the role owns es_pg, or has the privilege without limits already; 42704 no such role; 22004; 22023.
 Example: SELECT es_grant(''shop'', ''append'', ''order''), es_grant(''shop'', ''read'');';
 

@@ -105,29 +105,6 @@ make_row(TupleTableSlot *slot, const text *name, uint32 n)
 }
 
 /*
- * The unique indexes of names.  While REINDEX CONCURRENTLY builds one anew there
- * are two; a conflict in either is one.
- */
-static List *
-name_indexes(const ResultRelInfo *rri)
-{
-	List	   *indexes = NIL;
-
-	for (int i = 0; i < rri->ri_NumIndices; i++)
-	{
-		Relation	index = rri->ri_IndexRelationDescs[i];
-		const IndexInfo *info = rri->ri_IndexRelationInfo[i];
-
-		if (info->ii_Unique && info->ii_ReadyForInserts && info->ii_Predicate == NIL &&
-			info->ii_NumIndexKeyAttrs == 1 && info->ii_IndexAttrNumbers[0] == Anum_es_streams_name &&
-			index->rd_indcollation[0] == C_COLLATION_OID && index->rd_index->indimmediate)
-			indexes = lappend_oid(indexes, RelationGetRelid(index));
-	}
-	Assert(indexes != NIL);
-	return indexes;
-}
-
-/*
  * Insert a stream's row, unless another transaction has: then wait for that
  * one's end and return false.
  */
@@ -139,24 +116,16 @@ insert_row(Relation rel, const text *name, uint32 n, EsStream *stream)
 	ItemPointerData existing;
 	EsTarget	target;
 	bool		inserted = false;
-	bool		conflict = true;
 
 	EsTargetOpen(&target, rel, Natts_es_streams, true);
-	arbiters = name_indexes(target.rri);
+	arbiters = EsTargetArbiters(&target, Anum_es_streams_name, C_COLLATION_OID);
 	make_row(slot, name, n);
 	slot->tts_tableOid = RelationGetRelid(rel);
-	while (conflict &&
+	while (!inserted &&
 		   EsExecCheckIndexConstraints(target.rri, slot, target.estate, &existing, arbiters))
 	{
-		uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
-
 		CHECK_FOR_INTERRUPTS();
-		conflict = false;
-		table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
-		EsExecInsertIndexTuples(target.rri, slot, target.estate, true, &conflict, arbiters);
-		table_tuple_complete_speculative(rel, slot, token, !conflict);
-		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
-		inserted = !conflict;
+		inserted = EsTargetInsertUnless(&target, slot, arbiters, NULL, NULL);
 	}
 	if (inserted)
 	{
