@@ -53,4 +53,6 @@ typedef struct EsCapture
 /* capture_define.c */
 extern const EsCapture *EsCaptureGet(const TriggerData *trigger);
 
+extern AttrNumber EsTriggerColumn(Relation rel, const char *name, const char *function);
+
 #endif							/* ES_CAPTURE_H */

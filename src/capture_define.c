@@ -141,9 +141,9 @@ check_timing(const TriggerData *trigger)
 			 errdetail("What a BEFORE trigger sees may still be changed, or not be done at all.")));
 }
 
-/* The attribute number of a column that rows have, by its name. */
-static AttrNumber
-find_column(Relation rel, const char *name)
+/* The attribute number of a column that rows have, by its name in a trigger's arguments. */
+AttrNumber
+EsTriggerColumn(Relation rel, const char *name, const char *function)
 {
 	AttrNumber	column = get_attnum(RelationGetRelid(rel), name);
 
@@ -151,7 +151,7 @@ find_column(Relation rel, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of relation \"%s\" does not exist", name, RelationGetRelationName(rel)),
-				 errhint("It is named in the arguments of a trigger on es_capture().")));
+				 errhint("It is named in the arguments of a trigger on %s().", function)));
 	return column;
 }
 
@@ -169,7 +169,7 @@ parse_columns(Relation rel, const char *argument)
 				 errmsg("invalid list of columns \"%s\"", argument),
 				 errdetail("Columns are separated by commas, and quoted where SQL has them quoted.")));
 	foreach(lc, names)
-		columns = lappend_int(columns, find_column(rel, lfirst(lc)));
+		columns = lappend_int(columns, EsTriggerColumn(rel, lfirst(lc), "es_capture"));
 	return columns;
 }
 

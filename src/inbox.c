@@ -15,7 +15,6 @@
 
 #include "access/genam.h"
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -24,7 +23,6 @@
 
 #include "catalog.h"
 #include "columns.h"
-#include "privilege.h"
 #include "stream.h"
 
 PG_FUNCTION_INFO_V1(es_inbox_accept);
@@ -59,6 +57,7 @@ EsInboxInit(void)
 							 NULL, &too_old, TOO_OLD_REJECT, too_old_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	EsInboxConsumerInit();
+	EsCommandInit();
 }
 
 /* Note that marks up to a time are about to be dropped. */
@@ -125,25 +124,15 @@ EsInboxAccept(int64 consumer, const text *message_id, TimestampTz made_at)
 	return accepted;
 }
 
-/* What both forms begin with. */
-static int64
-begin(FunctionCallInfo fcinfo, const char *command)
-{
-	text	   *consumer = EsArgConsumer(fcinfo, 0);
-
-	EsPrivilegeCheck(fcinfo, ES_PRIVILEGE_INBOX, VARDATA_ANY(consumer), VARSIZE_ANY_EXHDR(consumer));
-	PreventCommandIfReadOnly(command);
-	return EsInboxConsumer(consumer);
-}
-
 /* es_inbox_accept(consumer, message_id, message_time) */
 Datum
 es_inbox_accept(PG_FUNCTION_ARGS)
 {
+	text	   *consumer = EsArgInbox(fcinfo, 0, NULL, "es_inbox_accept()");
 	text	   *message_id = EsArgName(fcinfo, 1, "message id");
-	int64		consumer = begin(fcinfo, "es_inbox_accept()");
+	TimestampTz made_at = PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2);
 
-	PG_RETURN_BOOL(EsInboxAccept(consumer, message_id, PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2)));
+	PG_RETURN_BOOL(EsInboxAccept(EsInboxConsumer(consumer), message_id, made_at));
 }
 
 static int
@@ -174,7 +163,7 @@ sort_batch(int64 consumer, const EsColumn *ids, uint32 n)
 }
 
 static TimestampTz
-made_at(const EsColumn *times, uint32 i)
+time_of(const EsColumn *times, uint32 i)
 {
 	bool		isnull;
 	Datum		value = EsColumnValue(times, i, &isnull);
@@ -183,12 +172,11 @@ made_at(const EsColumn *times, uint32 i)
 }
 
 /* Take the marks of a batch; accepted[i] says of each message whether it is new. */
-static uint32
+static void
 accept_batch(const Entry *entries, uint32 n, const EsColumn *times, bool *accepted)
 {
 	EsInboxWriter writer;
 	TimestampTz oldest = DT_NOEND;
-	uint32		count = 0;
 
 	EsInboxWriterBegin(&writer, true);
 	for (uint32 i = 0; i < n; i++)
@@ -198,12 +186,10 @@ accept_batch(const Entry *entries, uint32 n, const EsColumn *times, bool *accept
 		if (!EsInboxMarkWrite(&writer, &entries[i].mark))
 			continue;
 		accepted[entries[i].index] = true;
-		oldest = Min(oldest, made_at(times, entries[i].index));
-		count++;
+		oldest = Min(oldest, time_of(times, entries[i].index));
 	}
 	EsInboxWriterEnd(&writer);
 	EsInboxCheckAge(oldest);
-	return count;
 }
 
 /* es_inbox_accept_batch(consumer, message_ids, message_times) */
@@ -212,7 +198,7 @@ es_inbox_accept_batch(PG_FUNCTION_ARGS)
 {
 	EsColumn	ids = {NULL};
 	EsColumn	times = {NULL};
-	int64		consumer;
+	text	   *consumer = EsArgInbox(fcinfo, 0, NULL, "es_inbox_accept_batch()");
 	uint32		n = EsColumnSetArray(&ids, -1, fcinfo, 1, true, "message ids");
 	Datum	   *indexes;
 	bool	   *accepted;
@@ -221,11 +207,10 @@ es_inbox_accept_batch(PG_FUNCTION_ARGS)
 	EsBatchCheckSize(n, "message");
 	EsColumnCheckNames(&ids, n, "message id");
 	(void) EsColumnSetArray(&times, n, fcinfo, 2, false, "message times");
-	consumer = begin(fcinfo, "es_inbox_accept_batch()");
 
 	accepted = palloc0(n * sizeof(bool));
 	indexes = palloc(n * sizeof(Datum));
-	(void) accept_batch(sort_batch(consumer, &ids, n), n, &times, accepted);
+	accept_batch(sort_batch(EsInboxConsumer(consumer), &ids, n), n, &times, accepted);
 	for (uint32 i = 0; i < n; i++)
 	{
 		if (accepted[i])

@@ -68,7 +68,7 @@ extern bool EsInboxAccept(int64 consumer, const text *message_id, TimestampTz ma
 extern void EsInboxCheckAge(TimestampTz made_at);
 
 /* inbox_consumer.c */
-extern text *EsArgConsumer(FunctionCallInfo fcinfo, int arg);
+extern text *EsArgInbox(FunctionCallInfo fcinfo, int arg, const char *otherwise, const char *command);
 extern bool EsInboxConsumerFind(const text *name, int64 *id);
 extern int64 EsInboxConsumer(const text *name);
 extern void EsInboxConsumerInit(void);

@@ -62,9 +62,35 @@ COMMENT ON FUNCTION @extschema@.es_inbox_accept_batch(text, text[], timestamptz[
 Errors: those of es_inbox_accept; 2202E arrays of different lengths, 54000 too many.
 Example: SELECT es_inbox_accept_batch(''shipping'', ''{evt-123,evt-124,evt-123}'');';
 
+CREATE FUNCTION @extschema@.es_inbox_guard() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_inbox_guard() IS
+'A trigger BEFORE INSERT FOR EACH ROW that keeps messages that were seen before out of a table. Arguments: the consumer; the column with the message id, of type text, uuid, integer, bigint or numeric; then skip (the default: the row is left out) or reject (error 23505). The marks are those of es_inbox_accept. A row that something later leaves out, as ON CONFLICT DO NOTHING does, counts as seen.
+Errors: 23505, 23502 the id is null, 22023, 42703 no such column, 42804 its type, 39P01 another kind of trigger, those of es_inbox_accept.
+Example: SELECT tgname FROM pg_trigger WHERE tgfoid = ''es_inbox_guard''::regproc; CREATE TRIGGER once BEFORE INSERT ON payments FOR EACH ROW EXECUTE FUNCTION es_inbox_guard(''payments'', ''message_id'');';
+
+CREATE FUNCTION @extschema@.es_command_begin(
+    idempotency_key text, request_hash text DEFAULT NULL, consumer text DEFAULT 'commands')
+RETURNS jsonb LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_command_begin(text, text, text) IS
+'Begins a command that is to be carried out once. NULL: carry it out, then call es_command_end in the same transaction, which cannot commit without. Else the response that es_command_end stored, and nothing is left to do. While another transaction has begun the command this waits for its end. Known for es_pg.inbox_retention at least.
+idempotency_key: 1 to 1,024 bytes; request_hash: what tells one request from another, of 1 to 1,024 bytes; consumer: whose keys these are: keys of two consumers, as of two clients, are two keys, and neither gets the other''s responses.
+Errors: SE004 the key was used with another request_hash, 25000 begun in this transaction and not ended, or at commit not ended; 42704, 42501, 22004, 22023, 25006 read-only transaction.
+Example: SELECT es_command_begin(''pay-4711'', md5(''{"amount": 12}''));';
+
+CREATE FUNCTION @extschema@.es_command_end(idempotency_key text, response jsonb, consumer text DEFAULT 'commands')
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_command_end(text, jsonb, text) IS
+'Ends a command that es_command_begin began in this transaction, and stores its response for whoever asks again. response: not NULL; ''null'' where there is nothing to say.
+Errors: 25000 not begun in this transaction, or ended already; 42501, 22004, 22023, 25006.
+Example: SELECT es_command_end(''pay-4711'', ''{"paid": true}'');';
+
 REVOKE ALL ON FUNCTION
     @extschema@.es_create_consumer(text),
     @extschema@.es_drop_consumer(text),
     @extschema@.es_inbox_accept(text, text, timestamptz),
-    @extschema@.es_inbox_accept_batch(text, text[], timestamptz[])
+    @extschema@.es_inbox_accept_batch(text, text[], timestamptz[]),
+    @extschema@.es_inbox_guard(),
+    @extschema@.es_command_begin(text, text, text),
+    @extschema@.es_command_end(text, jsonb, text)
 FROM PUBLIC;

@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
+#include "privilege.h"
 #include "stream.h"
 #include "subscription.h"
 
@@ -187,17 +188,26 @@ EsInboxConsumer(const text *name)
 	return id;
 }
 
+/*
+ * What every function of the inbox begins with: the consumer among its arguments,
+ * or else this one, in whose name the user may act, and a transaction that may write.
+ */
 text *
-EsArgConsumer(FunctionCallInfo fcinfo, int arg)
+EsArgInbox(FunctionCallInfo fcinfo, int arg, const char *otherwise, const char *command)
 {
-	return EsArgName(fcinfo, arg, "consumer");
+	text	   *consumer = otherwise != NULL && PG_ARGISNULL(arg) ?
+		cstring_to_text(otherwise) : EsArgName(fcinfo, arg, "consumer");
+
+	EsPrivilegeCheck(fcinfo, ES_PRIVILEGE_INBOX, VARDATA_ANY(consumer), VARSIZE_ANY_EXHDR(consumer));
+	PreventCommandIfReadOnly(command);
+	return consumer;
 }
 
 /* es_create_consumer(consumer) */
 Datum
 es_create_consumer(PG_FUNCTION_ARGS)
 {
-	text	   *name = EsArgConsumer(fcinfo, 0);
+	text	   *name = EsArgName(fcinfo, 0, "consumer");
 
 	PreventCommandIfReadOnly("es_create_consumer()");
 	if (!create(name))
@@ -214,7 +224,7 @@ es_drop_consumer(PG_FUNCTION_ARGS)
 	static EsStatement delete = {
 		"DELETE FROM @.es_inbox_consumers WHERE name = $1", 1, {TEXTOID}
 	};
-	text	   *name = EsArgConsumer(fcinfo, 0);
+	text	   *name = EsArgName(fcinfo, 0, "consumer");
 	Datum		args[] = {PointerGetDatum(name)};
 
 	PreventCommandIfReadOnly("es_drop_consumer()");

@@ -385,6 +385,7 @@ EsInboxMarkRead(const EsInboxMark *mark, text **request, Jsonb **response)
 	bool		found = false;
 
 	AcceptInvalidationMessages();
+	(void) EsChunkFindSurely(ES_CHUNK_INBOX, EsChunkNow(ES_CHUNK_INBOX), &chunk);
 	while (!found && EsChunkFindNext(ES_CHUNK_INBOX, position, &chunk))
 	{
 		Other		other;

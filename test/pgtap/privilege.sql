@@ -27,9 +27,9 @@ SELECT es_append('apple-1', 'T', '{}');
 SELECT is_empty($$SELECT oid::regclass FROM pg_class WHERE relnamespace = 'es_chunks'::regnamespace AND relacl IS NOT NULL$$, 'nobody has a right on a chunk');
 
 -- No function of a privilege that has limits forgets to look at them: of another scope than the role's it refuses
--- before it does anything else. Its first argument is what the limit is about.
+-- before it does anything else. What the limit is about is its first argument, or the one called consumer of a command.
 CREATE ROLE es_pg_tap_other;
-SELECT es_grant('es_pg_tap_other', privilege, 'other') FROM (SELECT DISTINCT privilege FROM es_privilege_objects WHERE privilege IN ('append', 'publish', 'consume')) AS p;
+SELECT es_grant('es_pg_tap_other', privilege, 'other') FROM (SELECT DISTINCT privilege FROM es_privilege_objects WHERE privilege IN ('append', 'publish', 'consume', 'inbox')) AS p;
 CREATE FUNCTION outcome(call text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE call;
@@ -38,14 +38,14 @@ EXCEPTION WHEN OTHERS THEN
     RETURN SQLSTATE || ' ' || SQLERRM;
 END $$;
 CREATE VIEW limited_call AS
-    SELECT format('SELECT %s(%s)', f.oid::regproc, (SELECT string_agg(CASE i WHEN 1 THEN '''mine''' ELSE 'NULL::' || t::regtype END, ', ')
+    SELECT format('SELECT %s(%s)', f.oid::regproc, (SELECT string_agg(CASE i WHEN CASE WHEN f.proname LIKE 'es\_command\_%' THEN array_position(f.proargnames, 'consumer') ELSE 1 END THEN '''mine''' ELSE 'NULL::' || t::regtype END, ', ')
                                                         FROM unnest(f.proargtypes::oid[]) WITH ORDINALITY AS a (t, i))) AS call
       FROM es_privilege_objects AS o JOIN member_function AS f ON o.is_function AND o.name = f.proname
-     WHERE privilege IN ('append', 'publish', 'consume') AND proargtypes[0] = 'text'::regtype;
+     WHERE privilege IN ('append', 'publish', 'consume', 'inbox') AND proargtypes[0] = 'text'::regtype;
 GRANT SELECT ON limited_call TO es_pg_tap_other;
 SELECT cmp_ok(count(*), '>=', 5::bigint, 'there are functions with limits') FROM limited_call;
 SELECT is_empty($$SELECT name FROM es_privilege_objects JOIN member_function ON proname = name
-                   WHERE privilege IN ('append', 'publish', 'consume') AND NOT shared AND proargtypes[0] IS DISTINCT FROM 'text'::regtype$$,
+                   WHERE privilege IN ('append', 'publish', 'consume', 'inbox') AND NOT shared AND proargtypes[0] IS DISTINCT FROM 'text'::regtype$$,
     'and all functions of such a privilege alone are of that form');
 CREATE TABLE answer AS SELECT call, ''::text AS answer FROM limited_call;
 GRANT ALL ON answer TO es_pg_tap_other;
@@ -53,7 +53,7 @@ SET ROLE es_pg_tap_other;
 UPDATE answer SET answer = outcome(call);
 RESET ROLE;
 SELECT is_empty($$SELECT * FROM answer WHERE answer NOT LIKE '42501 permission denied for % "mine"'$$, 'each refuses what is not within the limits');
-SELECT es_revoke('es_pg_tap_other', privilege) FROM (SELECT DISTINCT privilege FROM es_privilege_objects WHERE privilege IN ('append', 'publish', 'consume')) AS p;
+SELECT es_revoke('es_pg_tap_other', privilege) FROM (SELECT DISTINCT privilege FROM es_privilege_objects WHERE privilege IN ('append', 'publish', 'consume', 'inbox')) AS p;
 
 -- Random grants and revokes, beside a model of what they mean.
 CREATE VIEW acls AS

@@ -1,0 +1,176 @@
+/*
+ * inbox_guard.c
+ *		es_inbox_guard(), the trigger that keeps duplicates out of a user's table.
+ *
+ * A BEFORE INSERT trigger FOR EACH ROW: a row whose message the consumer has seen
+ * is left out, or with the option "reject" an error.  The mark is the one that
+ * es_inbox_accept writes.
+ *
+ * The message's id is the column's text, which must be the same whatever the
+ * session's settings: so only columns of some types will do.
+ *
+ * The arguments are checked and kept at a statement's first row, in the
+ * memory of the trigger's FmgrInfo.
+ */
+#include "inbox.h"
+
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/varlena.h"
+
+#include "capture.h"
+#include "stream.h"
+
+PG_FUNCTION_INFO_V1(es_inbox_guard);
+
+/* What the arguments say. */
+typedef struct Guard
+{
+	int64		consumer;
+	AttrNumber	column;
+	FmgrInfo	output;
+	bool		reject;
+} Guard;
+
+static void
+check_trigger(FunctionCallInfo fcinfo)
+{
+	const TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"es_inbox_guard\" was not called by trigger manager")));
+	if (!TRIGGER_FIRED_BEFORE(trigger->tg_event) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must be fired BEFORE INSERT FOR EACH ROW", trigger->tg_trigger->tgname)));
+}
+
+ES_NORETURN static void
+refuse_arguments(const Trigger *trigger)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid arguments of trigger \"%s\" on es_inbox_guard()", trigger->tgname),
+			 errhint("Arguments are the consumer, the column with the message id, then \"skip\", which is the default, or \"reject\".")));
+}
+
+/* The column that the second argument names as SQL does. */
+static AttrNumber
+parse_column(Relation rel, const Trigger *trigger)
+{
+	List	   *names;
+
+	if (!SplitIdentifierString(pstrdup(trigger->tgargs[1]), ',', &names) || list_length(names) != 1)
+		refuse_arguments(trigger);
+	return EsTriggerColumn(rel, linitial(names), "es_inbox_guard");
+}
+
+/* Is the text of a type the same under all settings? */
+static bool
+is_same_under_settings(Oid type)
+{
+	switch (getBaseType(type))
+	{
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case UUIDOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case NUMERICOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+set_output(Guard *guard, Relation rel, MemoryContext context)
+{
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), guard->column - 1);
+	Oid			function;
+	bool		is_varlena;
+
+	if (!is_same_under_settings(attribute->atttypid))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of relation \"%s\" cannot be a message id",
+						NameStr(attribute->attname), RelationGetRelationName(rel)),
+				 errdetail("It is of type %s.", format_type_be(attribute->atttypid)),
+				 errhint("A message id is of type text, uuid, integer, bigint or numeric.")));
+	getTypeOutputInfo(attribute->atttypid, &function, &is_varlena);
+	fmgr_info_cxt(function, &guard->output, context);
+}
+
+static Guard *
+parse_arguments(const TriggerData *data, MemoryContext context)
+{
+	const Trigger *trigger = data->tg_trigger;
+	Guard	   *guard = MemoryContextAllocZero(context, sizeof(Guard));
+	text	   *consumer;
+
+	if (trigger->tgnargs < 2 || trigger->tgnargs > 3)
+		refuse_arguments(trigger);
+	guard->reject = trigger->tgnargs == 3 && strcmp(trigger->tgargs[2], "reject") == 0;
+	if (trigger->tgnargs == 3 && !guard->reject && strcmp(trigger->tgargs[2], "skip") != 0)
+		refuse_arguments(trigger);
+	consumer = cstring_to_text(trigger->tgargs[0]);
+	EsCheckName(consumer, "consumer");
+	guard->column = parse_column(data->tg_relation, trigger);
+	set_output(guard, data->tg_relation, context);
+	guard->consumer = EsInboxConsumer(consumer);
+	return guard;
+}
+
+/* The message id of a row. */
+static text *
+row_id(const TriggerData *data, Guard *guard)
+{
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+	bool		isnull;
+	Datum		value = heap_getattr(data->tg_trigtuple, guard->column, desc, &isnull);
+	text	   *id;
+
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("column \"%s\" of relation \"%s\" must not be null",
+						NameStr(TupleDescAttr(desc, guard->column - 1)->attname),
+						RelationGetRelationName(data->tg_relation)),
+				 errdetail("It has the message id for es_inbox_guard().")));
+	id = cstring_to_text(OutputFunctionCall(&guard->output, value));
+	EsCheckName(id, "message id");
+	return id;
+}
+
+/* es_inbox_guard(), a trigger with the arguments consumer, column[, skip | reject] */
+Datum
+es_inbox_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	Guard	   *guard;
+	text	   *id;
+
+	check_trigger(fcinfo);
+	if (fcinfo->flinfo->fn_extra == NULL)
+		fcinfo->flinfo->fn_extra = parse_arguments(data, fcinfo->flinfo->fn_mcxt);
+	guard = fcinfo->flinfo->fn_extra;
+	id = row_id(data, guard);
+	if (EsInboxAccept(guard->consumer, id, DT_NOEND))
+		return PointerGetDatum(data->tg_trigtuple);
+	if (guard->reject)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("message \"%s\" was seen before", text_to_cstring(id)),
+				 errdetail("Trigger \"%s\" of \"%s\" lets each in once.",
+						   data->tg_trigger->tgname, RelationGetRelationName(data->tg_relation)),
+				 errtable(data->tg_relation)));
+	return PointerGetDatum(NULL);
+}
