@@ -334,9 +334,9 @@ EsTargetOpen(EsTarget *target, Relation rel, int natts, bool speculative)
 		target->estate = CreateExecutorState();
 }
 
-/* An entry for a row in one plain index. */
-static void
-index_row(EsTarget *target, int i, TupleTableSlot *slot)
+/* An entry for a row in one plain index; false: its value is there already, and "check" lets that pass. */
+static bool
+index_row(EsTarget *target, int i, TupleTableSlot *slot, IndexUniqueCheck check)
 {
 	Relation	index = target->rri->ri_IndexRelationDescs[i];
 	IndexInfo  *info = target->rri->ri_IndexRelationInfo[i];
@@ -344,8 +344,10 @@ index_row(EsTarget *target, int i, TupleTableSlot *slot)
 	bool		nulls[INDEX_MAX_KEYS];
 
 	FormIndexDatum(info, slot, NULL, values, nulls);
-	index_insert(index, values, nulls, &slot->tts_tid, target->rel,
-				 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, info);
+	if (!index->rd_index->indisunique)
+		check = UNIQUE_CHECK_NO;
+	return index_insert(index, values, nulls, &slot->tts_tid, target->rel, check, false, info) ||
+		check != UNIQUE_CHECK_PARTIAL;
 }
 
 /*
@@ -366,7 +368,7 @@ index_rows(EsTarget *target, TupleTableSlot **slots, int n)
 	for (int i = 0; i < target->rri->ri_NumIndices; i++)
 	{
 		for (int j = 0; j < n; j++)
-			index_row(target, i, slots[j]);
+			(void) index_row(target, i, slots[j], UNIQUE_CHECK_YES);
 	}
 }
 
@@ -387,8 +389,7 @@ EsTargetInsertMany(EsTarget *target, TupleTableSlot **slots, int n, BulkInsertSt
 }
 
 /*
- * The unique indexes of one column, for a target that is open for speculative
- * insertions.  While REINDEX CONCURRENTLY builds one anew there are two; a
+ * The unique indexes of one column.  While REINDEX CONCURRENTLY builds one anew there are two; a
  * conflict in either is one.
  */
 List *
@@ -411,6 +412,28 @@ EsTargetArbiters(const EsTarget *target, AttrNumber column, Oid collation)
 	return indexes;
 }
 
+/* Index entries for a row, unless one of these indexes has its value. */
+static bool
+index_row_unless(EsTarget *target, TupleTableSlot *slot, List *arbiters)
+{
+	bool		conflict = false;
+
+	if (target->estate != NULL)
+	{
+		EsExecInsertIndexTuples(target->rri, slot, target->estate, true, &conflict, arbiters);
+		return !conflict;
+	}
+	for (int i = 0; i < target->rri->ri_NumIndices; i++)
+	{
+		Oid			index = RelationGetRelid(target->rri->ri_IndexRelationDescs[i]);
+		bool		decides = list_member_oid(arbiters, index);
+
+		if (!index_row(target, i, slot, decides ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_YES))
+			conflict = true;
+	}
+	return !conflict;
+}
+
 /*
  * Insert a row unless one of these indexes has its value, as INSERT ... ON
  * CONFLICT DO NOTHING does.  Until this returns the row can be taken back without
@@ -420,15 +443,13 @@ bool
 EsTargetInsertUnless(EsTarget *target, TupleTableSlot *slot, List *arbiters, EsKeeper keep, void *arg)
 {
 	uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
-	bool		conflict = false;
+	bool		kept;
 
 	table_tuple_insert_speculative(target->rel, slot, GetCurrentCommandId(true), 0, NULL, token);
-	EsExecInsertIndexTuples(target->rri, slot, target->estate, true, &conflict, arbiters);
-	if (!conflict && keep != NULL)
-		conflict = !keep(arg);
-	table_tuple_complete_speculative(target->rel, slot, token, !conflict);
+	kept = index_row_unless(target, slot, arbiters) && (keep == NULL || keep(arg));
+	table_tuple_complete_speculative(target->rel, slot, token, kept);
 	SpeculativeInsertionLockRelease(GetCurrentTransactionId());
-	return !conflict;
+	return kept;
 }
 
 /*

@@ -49,7 +49,7 @@ static ChunkMap maps[ES_CHUNK_KINDS];
 
 static int	event_chunk_size = 16000000;
 static int	outbox_chunk_size = 1000000;
-static int	inbox_chunk_interval = SECS_PER_DAY;
+static int	inbox_chunk_interval = 7 * SECS_PER_DAY;
 
 static void
 invalidate(Oid relation)
@@ -80,7 +80,7 @@ EsChunkInit(void)
 	DefineCustomIntVariable("es_pg.inbox_chunk_interval",
 							"How long a new chunk of es_inbox is written to.",
 							"Existing chunks keep their bounds.",
-							&inbox_chunk_interval, SECS_PER_DAY, 1, PG_INT32_MAX,
+							&inbox_chunk_interval, 7 * SECS_PER_DAY, 1, PG_INT32_MAX,
 							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 	EsChunkRetireInit();
 	EsCatalogOnInvalidation(invalidate);

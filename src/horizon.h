@@ -51,6 +51,7 @@ typedef struct EsLog
 	pg_atomic_uint64 chunk_mark[ES_CHUNK_KINDS];	/* at this position ask for chunks */
 	pg_atomic_uint64 chunk_asked_at[ES_CHUNK_KINDS];	/* when that was last done, a TimestampTz */
 	pg_atomic_uint64 chunk_ahead_until[ES_CHUNK_KINDS]; /* until then a worker is at it, or 0 */
+	pg_atomic_uint64 inbox_latest;	/* lower bound of the latest chunk of the inbox that was written to; 0: not known */
 	pg_atomic_uint32 armed;		/* 1: the next commit shall notify */
 	pg_atomic_uint32 reserving; /* 1: a backend is moving reserved ahead */
 	pg_atomic_uint32 chunk_worker;	/* 1: a backend waits for the chunk worker */

@@ -372,6 +372,7 @@ take_log(Oid sequence, EsPosition bound)
 	}
 	pg_atomic_write_u64(&log->maintain_at, (uint64) GetCurrentTimestamp() + ES_MAINTAIN_INTERVAL);
 	pg_atomic_write_u64(&log->delayed_next, 0);
+	pg_atomic_write_u64(&log->inbox_latest, 0);
 	pg_atomic_write_u32(&log->armed, 0);
 	pg_atomic_write_u32(&log->reserving, 0);
 	pg_atomic_fetch_add_u64(&log->lane_news, 1);

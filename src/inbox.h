@@ -55,6 +55,7 @@ typedef struct EsInboxWriter
 	bool		is_open;
 	bool		replay;			/* the last one was found in another chunk */
 	EsChunk		chunk;			/* that is written to */
+	EsPosition	latest;			/* lower bound of the latest one that anybody writes to */
 	TimestampTz now;
 	EsTarget	target;
 	Relation	index;

@@ -24,10 +24,12 @@
  * the later chunk waits for the other's word.  So one of them gets it, whatever
  * the chunks, and no deadlock is made of it.
  *
- * To look into all chunks one must know them.  A twin can be in a later chunk only
- * if the clock had passed into it before step 1, or after; the latter sees us.  So
- * one who finds the clock still within his own chunk after step 1 need not wonder
- * whether there is a chunk that he has not heard of; the others ask the catalog.
+ * To look into all chunks one must know them, and should not waste time on those
+ * that are made ahead and empty.  So who comes to a chunk first notes it in shared
+ * memory, the latest of them, before step 1; after step 1 the note is read.  Who
+ * comes to a later chunk after that sees us.  Where the note names a chunk that
+ * this backend has not heard of, it asks the catalog.  After a restart nothing is
+ * noted: then the latest chunk that is not empty is.
  *
  * A row that is withdrawn is a dead row.  Duplicates make none, for chunks are
  * looked into before step 1, too: the own one always, the others where the last
@@ -45,6 +47,7 @@
 #include "common/sha2.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -216,7 +219,7 @@ sight_elsewhere(EsInboxWriter *writer, const EsInboxMark *mark, bool holding, Tw
 	EsChunk		chunk;
 	Sight		sight = NOT_SEEN;
 
-	while (sight == NOT_SEEN && EsChunkFindNext(ES_CHUNK_INBOX, position, &chunk))
+	while (sight == NOT_SEEN && EsChunkFindNext(ES_CHUNK_INBOX, position, &chunk) && chunk.lower <= writer->latest)
 	{
 		Other	   *other;
 
@@ -237,13 +240,13 @@ static bool
 may_stand(void *arg)
 {
 	Attempt    *attempt = arg;
-	EsPosition	now;
 	EsChunk		chunk;
 
 	ES_DEBUG_POINT(inbox_inserted);
-	now = EsChunkNow(ES_CHUNK_INBOX);
-	if (now >= attempt->writer->chunk.upper)
-		(void) EsChunkFindSurely(ES_CHUNK_INBOX, now, &chunk);
+	pg_memory_barrier();
+	attempt->writer->latest = pg_atomic_read_u64(&EsLogGet()->inbox_latest);
+	if (attempt->writer->latest > attempt->writer->chunk.lower)
+		(void) EsChunkFindSurely(ES_CHUNK_INBOX, attempt->writer->latest, &chunk);
 	attempt->sight = sight_elsewhere(attempt->writer, attempt->mark, true, &attempt->twin);
 	return attempt->sight == NOT_SEEN;
 }
@@ -285,6 +288,42 @@ deciding_index(const EsInboxWriter *writer)
 	return rri->ri_IndexRelationDescs[i];
 }
 
+/* The latest chunk that is not empty, by its lower bound. */
+static EsPosition
+latest_filled(void)
+{
+	EsChunk		chunk;
+	EsPosition	position = PG_INT64_MAX;
+
+	while (EsChunkFindBefore(ES_CHUNK_INBOX, position, &chunk))
+	{
+		Relation	rel = EsChunkOpen(ES_CHUNK_INBOX, &chunk, AccessShareLock);
+		bool		filled = rel != NULL && RelationGetNumberOfBlocks(rel) > 0;
+
+		if (rel != NULL)
+			table_close(rel, AccessShareLock);
+		if (filled)
+			return chunk.lower;
+		position = chunk.lower;
+	}
+	return 0;
+}
+
+/* Let everybody know that the writer's chunk is written to. */
+static void
+note_latest(EsInboxWriter *writer)
+{
+	pg_atomic_uint64 *latest = &EsLogGet()->inbox_latest;
+	uint64		noted = pg_atomic_read_u64(latest);
+	EsPosition	lower = writer->chunk.lower;
+
+	if (noted == 0)
+		lower = Max(lower, latest_filled());
+	while (noted < lower && !pg_atomic_compare_exchange_u64(latest, &noted, lower))
+		;
+	writer->latest = Max(noted, lower);
+}
+
 /* Open the chunk that the writer is at; false when it is gone already. */
 static bool
 open_own(EsInboxWriter *writer)
@@ -293,7 +332,7 @@ open_own(EsInboxWriter *writer)
 
 	if (rel == NULL)
 		return false;
-	EsTargetOpen(&writer->target, rel, Natts_es_inbox, true);
+	EsTargetOpen(&writer->target, rel, Natts_es_inbox, false);
 	writer->arbiters = EsTargetArbiters(&writer->target, Anum_es_inbox_digest, InvalidOid);
 	if (writer->arbiters == NIL)
 		EsLeafIndexRefuse(rel);
@@ -301,6 +340,7 @@ open_own(EsInboxWriter *writer)
 	writer->slot = table_slot_create(rel, NULL);
 	writer->is_open = true;
 	close_others(writer);
+	note_latest(writer);
 	return true;
 }
 
