@@ -109,7 +109,7 @@ EsColumnSetArray(EsColumn *column, int n, FunctionCallInfo fcinfo, int arg,
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("arrays of a batch must have the same length"),
-				 errdetail("There are %d types, but %d %s.", n, count, what)));
+				 errdetail("The first has %d elements, but there are %d %s.", n, count, what)));
 	if (required)
 		EsColumnRefuseNulls(column, count, what);
 	return count;

@@ -164,12 +164,12 @@ create(const text *name)
 }
 
 ES_NORETURN static void
-refuse_unknown(const text *name)
+refuse_unknown(const text *name, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("consumer \"%s\" does not exist", text_to_cstring(name)),
-			 errhint("Create it with es_create_consumer.")));
+			 hint ? errhint("%s", hint) : 0));
 }
 
 /* The id of a consumer, which is created where that is allowed. */
@@ -182,7 +182,7 @@ EsInboxConsumer(const text *name)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!create_consumers)
-			refuse_unknown(name);
+			refuse_unknown(name, "Create it with es_create_consumer.");
 		(void) create(name);
 	}
 	return id;
@@ -230,7 +230,7 @@ es_drop_consumer(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("es_drop_consumer()");
 	SPI_connect();
 	if (EsStatementRun(&delete, args, NULL) == 0)
-		refuse_unknown(name);
+		refuse_unknown(name, NULL);
 	SPI_finish();
 	CacheInvalidateRelcacheByRelid(EsCatalogGet()->inbox_consumers);
 	PG_RETURN_VOID();

@@ -201,11 +201,12 @@ BEGIN
              ORDER BY c.subscription_id DESC, c.lane DESC, c.epoch DESC, c."position" DESC) AS newest
      WHERE old.subscription_id = newest.subscription_id AND old.lane = newest.lane
        AND (old.epoch, old."position") < (newest.epoch, newest."position");
+    DELETE FROM @extschema@.es_inbox_forgotten AS f WHERE f.upto < (SELECT pg_catalog.max(l.upto) FROM @extschema@.es_inbox_forgotten AS l);
     PERFORM @extschema@.es_publish_due(10000);
     PERFORM @extschema@.es_retire_chunks();
 END $$;
 COMMENT ON FUNCTION @extschema@.es_maintain() IS
-'Housekeeping, to be called about once a minute by hand, cron or es-relay: has chunks made ahead, leaves the mark up to which standbys read the log, suspends subscriptions that are too far behind, deletes cursors that newer ones have replaced, publishes up to 10,000 delayed messages that are due, closes and drops chunks of the outbox as es_retire_chunks() does. Call it in a transaction of its own.
+'Housekeeping, to be called about once a minute by hand, cron or es-relay: has chunks made ahead, leaves the mark up to which standbys read the log, suspends subscriptions that are too far behind, deletes cursors that newer ones have replaced, publishes up to 10,000 delayed messages that are due, closes and drops chunks of the outbox and drops those of the inbox as es_retire_chunks() does. Call it in a transaction of its own.
 Example: SELECT es_maintain();';
 
 CREATE FUNCTION @extschema@.es_forget_members(subscription_id integer)
