@@ -408,7 +408,6 @@ EsTargetArbiters(const EsTarget *target, AttrNumber column, Oid collation)
 			index->rd_indcollation[0] == collation && index->rd_index->indimmediate)
 			indexes = lappend_oid(indexes, RelationGetRelid(index));
 	}
-	Assert(indexes != NIL);
 	return indexes;
 }
 
@@ -421,6 +420,7 @@ index_row_unless(EsTarget *target, TupleTableSlot *slot, List *arbiters)
 	if (target->estate != NULL)
 	{
 		EsExecInsertIndexTuples(target->rri, slot, target->estate, true, &conflict, arbiters);
+		ResetPerTupleExprContext(target->estate);
 		return !conflict;
 	}
 	for (int i = 0; i < target->rri->ri_NumIndices; i++)

@@ -5,8 +5,8 @@
  * es_retire_chunks(), which es_maintain() calls, starts a worker and waits for its
  * end: it drops chunks, in transactions of its own (chunk_retire.c says why).
  *
- * Who has neither cron nor relay needs nothing else: a fetch or an acknowledgement
- * that finds maintenance due, by the time in shared memory or because a delayed message is,
+ * Who has neither cron nor relay needs nothing else: a fetch, an acknowledgement or
+ * a message accepted by the inbox that finds maintenance due, by the time in shared memory or because a delayed message is,
  * starts the same worker to call es_maintain(), and goes on.  Taking
  * the time is the try-lock that lets one do it.  Nothing of it is done in the reader's own
  * transaction, which may be long and may roll back.
@@ -196,7 +196,7 @@ EsMaintainNext(void)
 }
 
 /*
- * Called by readers: has a worker do what is due, if anything is, and does not
+ * Called by readers and by who uses the inbox: has a worker do what is due, if anything is, and does not
  * wait for it.
  */
 void

@@ -60,16 +60,6 @@ EsInboxInit(void)
 	EsCommandInit();
 }
 
-/* Note that marks up to a time are about to be dropped. */
-void
-EsInboxForget(TimestampTz upto)
-{
-	Datum		values[] = {TimestampTzGetDatum(upto)};
-	bool		nulls[] = {false};
-
-	EsInsertRow(EsCatalogGet()->inbox_forgotten, 1, values, nulls);
-}
-
 /* Up to when marks were dropped; DT_NOBEGIN: none were. */
 TimestampTz
 EsInboxForgotten(void)
@@ -83,6 +73,17 @@ EsInboxForgotten(void)
 		upto = DatumGetTimestampTz(slot_getattr(probe.slot, 1, &isnull));
 	EsProbeClose(&probe);
 	return upto;
+}
+
+/* Note that marks up to a time are about to be dropped.  Who drops has the parent locked. */
+void
+EsInboxForget(TimestampTz upto)
+{
+	Datum		values[] = {TimestampTzGetDatum(upto)};
+	bool		nulls[] = {false};
+
+	if (EsInboxForgotten() < upto)
+		EsInsertRow(EsCatalogGet()->inbox_forgotten, 1, values, nulls);
 }
 
 /*

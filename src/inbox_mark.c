@@ -276,16 +276,20 @@ EsInboxWriterEnd(EsInboxWriter *writer)
 	close_others(writer);
 }
 
-/* The open index of a target that decides. */
+/* The index to look into: of two that decide the one that is complete. */
 static Relation
-deciding_index(const EsInboxWriter *writer)
+complete_index(const EsInboxWriter *writer)
 {
 	const ResultRelInfo *rri = writer->target.rri;
-	int			i = 0;
 
-	while (!list_member_oid(writer->arbiters, RelationGetRelid(rri->ri_IndexRelationDescs[i])))
-		i++;
-	return rri->ri_IndexRelationDescs[i];
+	for (int i = 0; i < rri->ri_NumIndices; i++)
+	{
+		Relation	index = rri->ri_IndexRelationDescs[i];
+
+		if (index->rd_index->indisvalid && list_member_oid(writer->arbiters, RelationGetRelid(index)))
+			return index;
+	}
+	EsLeafIndexRefuse(writer->target.rel);
 }
 
 /* The latest chunk that is not empty, by its lower bound. */
@@ -334,9 +338,7 @@ open_own(EsInboxWriter *writer)
 		return false;
 	EsTargetOpen(&writer->target, rel, Natts_es_inbox, false);
 	writer->arbiters = EsTargetArbiters(&writer->target, Anum_es_inbox_digest, InvalidOid);
-	if (writer->arbiters == NIL)
-		EsLeafIndexRefuse(rel);
-	writer->index = deciding_index(writer);
+	writer->index = complete_index(writer);
 	writer->slot = table_slot_create(rel, NULL);
 	writer->is_open = true;
 	close_others(writer);
@@ -359,7 +361,10 @@ be_at_now(EsInboxWriter *writer)
 		close_own(writer);
 		EsChunkEnsure(ES_CHUNK_INBOX, now, now);
 		if (EsChunkFind(ES_CHUNK_INBOX, now, &writer->chunk) && open_own(writer))
+		{
 			EsChunkAhead(ES_CHUNK_INBOX, &writer->chunk, now);
+			EsMaintainSlice();
+		}
 	}
 }
 

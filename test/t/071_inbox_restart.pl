@@ -54,6 +54,30 @@ is($db->value(q{SELECT cardinality(es_inbox_accept_batch('c', ARRAY(SELECT 'm' |
 	'marks of the future are known after a restart');
 $db->rows(sprintf q{DELETE FROM es_inbox WHERE accepted_at > now() + interval '1 day'});
 
+# An index is built anew meanwhile: for a while there are two, and the new one is not complete.
+my $table = 'es_chunks.' . chunk(0);
+my @open = map { es_connect($node) } 1 .. 2;
+$_->rows('BEGIN') for @open;
+accepts($open[0], 'before');
+$other = es_connect($node);
+$other->send("REINDEX TABLE CONCURRENTLY $table");
+ok(waits($other->pid), 'REINDEX CONCURRENTLY waits for a writer');
+accepts($open[1], 'meanwhile');
+$open[0]->rows('COMMIT');
+ok(es_poll(sub { $db->value("SELECT count(*) FROM pg_index WHERE indrelid = '$table'::regclass AND indisready AND NOT indisvalid") == 1 }, 30),
+	'and then for the next, with an index that is not complete');
+$db->rows(q{SET statement_timeout = '20s'});
+is(join('', map { accepts($db, $_) } 'm1', 'before', 'during', 'during'), 'fftf', 'what is in the complete one is known, and what is new is new once');
+my $twin = es_connect($node);
+$twin->rows(q{SET statement_timeout = '30s'});
+$twin->send(q{SELECT es_inbox_accept('c', 'meanwhile')});
+ok(waits($twin->pid), 'a twin of what the new index does not have waits');
+$open[1]->rows('COMMIT');
+is($twin->receive(40)->{rows}[0][0], 'f', 'and is told the truth');
+my $done = $other->receive(30);
+is($done->{message}, undef, 'it is done');
+is(join('', map { accepts($db, $_) } 'm1', 'before', 'meanwhile', 'during', 'after'), 'fffft', 'and nothing is lost');
+
 # Retention: a chunk that somebody writes to stays, and so does one that somebody reads.
 $db->rows(sprintf q{SELECT es_restore_chunks('{%s,%s,%s}')}, chunk(-3), chunk(-2), chunk(-1));
 $db->rows(q{INSERT INTO es_inbox SELECT accepted_at - interval '504 hours', consumer_id, digest FROM es_inbox WHERE response IS NULL});
@@ -62,7 +86,7 @@ $writer->rows(sprintf q{BEGIN; LOCK TABLE ONLY es_chunks.%s IN ROW EXCLUSIVE MOD
 is($db->value('SELECT es_retire_chunks()'), 1, 'the chunk that nobody uses is dropped');
 is($db->value(sprintf q{SELECT to_regclass('es_chunks.%s') IS NOT NULL}, chunk(-3)), 't', 'one with a writer is not');
 $writer->rows('ROLLBACK');
-$db->rows(sprintf q{DELETE FROM es_chunks.%s}, chunk(0));
+$db->rows("DELETE FROM $table");
 is(accepts($db, 'm1'), 'f', 'its marks count');
 is($db->value('SELECT es_retire_chunks()'), 1, 'then it is, too');
 is(accepts($db, 'm1'), 't', 'and they are forgotten');
