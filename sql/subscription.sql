@@ -256,3 +256,13 @@ RESET ROLE;
 \set VERBOSITY default
 REVOKE EXECUTE ON FUNCTION es_fetch, es_ack FROM es_pg_consumer;
 DROP ROLE es_pg_consumer;
+
+-- A backend knows where it last found a lane. However often it was acknowledged since, the newest counts; and what was
+-- rolled back does not.
+BEGIN;
+INSERT INTO es_cursors
+SELECT c.subscription_id, c.lane, c.epoch, c.position + i
+  FROM (SELECT * FROM es_cursors WHERE epoch = :epoch ORDER BY position DESC LIMIT 1) AS c, generate_series(1, 50) AS i;
+SELECT position FROM es_fetch('all', 'me', 1);
+ROLLBACK;
+SELECT position FROM es_fetch('all', 'me', 1);

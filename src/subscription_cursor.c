@@ -24,7 +24,7 @@
 #include "compat.h"
 
 #define HINTS			256		/* a power of two */
-#define READ_ON_MAX		32		/* rows behind a hint that are read */
+#define READ_ON_MAX		32		/* rows behind a hint that are looked at, dead ones too */
 
 /* Columns of es_cursors. */
 enum
@@ -95,18 +95,21 @@ read_on(EsProbe *probe, Hint *hint, Snapshot snapshot)
 	ScanKeyData keys[3];
 	ScanKeyData members[2];
 	Hint		highest = *hint;
-	int			n = 0;
+	bool		found = false;
+	int			n;
 
 	init_lane_keys(keys, hint->subscription, hint->lane);
 	init_row_key(&keys[2], members, hint);
 	index_rescan(scan, keys, lengthof(keys), NULL, 0);
-	while (n <= READ_ON_MAX && index_getnext_slot(scan, ForwardScanDirection, probe->slot))
+	for (n = 0; n < READ_ON_MAX && index_getnext_tid(scan, ForwardScanDirection) != NULL; n++)
 	{
+		if (!index_fetch_heap(scan, probe->slot))
+			continue;
 		take_row(&highest, probe->slot);
-		n++;
+		found = true;
 	}
 	index_endscan(scan);
-	if (n == 0 || n > READ_ON_MAX)
+	if (!found || n == READ_ON_MAX)
 		return false;
 	*hint = highest;
 	return true;
