@@ -103,21 +103,27 @@ send_query(PGconn *conn, const char *sql)
 	return (End) {.conn = conn};
 }
 
+/* Is there a notification? */
+static bool
+heard(PGconn *conn)
+{
+	PGnotify   *notify = PQnotifies(conn);
+	bool		any = notify != NULL;
+
+	PQfreemem(notify);
+	return any;
+}
+
 /* Take what has come; is it all that this end waits for? */
 static bool
 receive(End *end)
 {
 	PGresult   *result;
-	PGnotify   *notify;
 
 	if (!PQconsumeInput(end->conn))
 		die("%s", PQerrorMessage(end->conn));
 	if (end->listens)
-	{
-		notify = PQnotifies(end->conn);
-		PQfreemem(notify);
-		return notify != NULL;
-	}
+		return heard(end->conn);
 	while (!PQisBusy(end->conn))
 	{
 		if ((result = PQgetResult(end->conn)) == NULL)
@@ -202,11 +208,11 @@ static void
 measure_notify(const char *what, PGconn *listener, PGconn *sender, const char *sql)
 {
 	double		begin = now_ms();
-	End			heard = {.conn = listener, .listens = true};
+	End			listening = {.conn = listener, .listens = true};
 	End			sent = send_query(sender, sql);
 
-	await_ends(&heard, &sent);
-	printf("%s %.4f\n", what, heard.at - begin);
+	await_ends(&listening, &sent);
+	printf("%s %.4f\n", what, listening.at - begin);
 }
 
 static void

@@ -61,16 +61,19 @@ open_transaction() {
 # Under load es_pg notifies nobody, because nobody waits. The other way is a NOTIFY in each transaction, here in the
 # same statement as the append, with the same consumer, who also listens. Measured are the writers.
 sample_without_consumer() { pgbench_rate armed_notify 32 append_es.sql -D streams="$append_streams"; }
-sample_with_consumer() { appends_beside_consumer append_es.sql 0; }
-sample_notify_each() { appends_beside_consumer append_notify.sql 1; }
+sample_with_consumer() { beside_consumer armed_notify events 0 append_es.sql -D streams="$append_streams"; }
+sample_notify_each() { beside_consumer armed_notify events 1 append_notify.sql -D streams="$append_streams"; }
 
-appends_beside_consumer() {
-  sql -d armed_notify -o /dev/null -c "SELECT es_create_subscription('bench', 'end')"
-  consume_beside armed_notify "$2"
-  pgbench_rate armed_notify 32 "$1" -D streams="$append_streams"
+# beside_consumer DATABASE SOURCE LISTEN SCRIPT [pgbench's options]: 32 writers while a new subscription is consumed.
+beside_consumer() {
+  local database=$1 source=$2 listen=$3 script=$4
+  shift 4
+  sql -d "$database" -o /dev/null -c "SELECT es_create_subscription('bench', 'end', source => '$source')"
+  consume_beside "$database" "$listen"
+  pgbench_rate "$database" 32 "$script" "$@"
   consume_end
-  consumed_all armed_notify || note "a second after a sample of $1 the consumer was still behind"
-  sql -d armed_notify -o /dev/null -c "SELECT es_drop_subscription('bench')"
+  consumed_all "$database" "es_$source" || note "a second after a sample of $script the consumer was still behind"
+  sql -d "$database" -o /dev/null -c "SELECT es_drop_subscription('bench')"
 }
 
 armed_notify() {
@@ -85,14 +88,7 @@ armed_notify() {
 
 # The same of es_publish: what a consumer that keeps up costs the publishers, on the processors that they share.
 sample_publish_alone() { pgbench_rate publish_consumer 32 publish_es.sql; }
-sample_publish_consumed() {
-  sql -d publish_consumer -o /dev/null -c "SELECT es_create_subscription('bench', 'end', source => 'outbox')"
-  consume_beside publish_consumer 0
-  pgbench_rate publish_consumer 32 publish_es.sql
-  consume_end
-  consumed_all publish_consumer es_outbox || note 'a second after a sample the consumer was still behind'
-  sql -d publish_consumer -o /dev/null -c "SELECT es_drop_subscription('bench')"
-}
+sample_publish_consumed() { beside_consumer publish_consumer outbox 0 publish_es.sql; }
 
 publish_consumer() {
   outbox_database publish_consumer
