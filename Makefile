@@ -70,6 +70,7 @@ INSTALL_SQL = \
 	src/subscription_admin.sql \
 	src/subscription_status.sql \
 	src/outbox_status.sql \
+	src/snapshot.sql \
 	src/privilege.sql \
 	src/es_pg.sql
 

@@ -81,6 +81,10 @@ static const char *const relation_names[] = {
 	"es_parked_due",
 	"es_parked_entered",
 	"es_parked_out",
+	"es_snapshots",
+	"es_snapshots_pkey",
+	"es_snapshot_policies",
+	"es_snapshot_policies_pkey",
 };
 
 StaticAssertDecl(offsetof(EsCatalog, position_bound) + sizeof(Oid) * lengthof(relation_names) == sizeof(EsCatalog),

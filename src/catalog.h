@@ -56,6 +56,10 @@ typedef struct EsCatalog
 	Oid			parked_due;
 	Oid			parked_entered;
 	Oid			parked_out;
+	Oid			snapshots;
+	Oid			snapshots_pkey;
+	Oid			snapshot_policies;
+	Oid			snapshot_policies_pkey;
 } EsCatalog;
 
 /* Valid until the next invalidation message is accepted: do not keep it. */

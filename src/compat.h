@@ -85,6 +85,39 @@
 #define EsWaitEvent(name)	PG_WAIT_EXTENSION
 #endif
 
+/* 16: a name that is none can be an answer. */
+#if PG_VERSION_NUM >= 160000
+#define EsQualifiedName(string)	stringToQualifiedNameList(string, NULL)
+#else
+#define EsQualifiedName(string)	stringToQualifiedNameList(string)
+#endif
+
+/* 16: one function for the ACLs of all catalogs. */
+#include "catalog/pg_proc.h"
+#include "utils/acl.h"
+#if PG_VERSION_NUM >= 160000
+#define EsMayExecute(function, user) \
+	(object_aclcheck(ProcedureRelationId, function, user, ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define EsMayExecute(function, user) \
+	(pg_proc_aclcheck(function, user, ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
+/* 16: decoding a date says more of what is wrong.  True if it was one, with a time and a zone. */
+#include "utils/datetime.h"
+static inline bool
+EsDecodeDateTime(char **fields, int *types, int n, struct pg_tm *tm, fsec_t *fsec, int *zone)
+{
+	int			kind;
+#if PG_VERSION_NUM >= 160000
+	DateTimeErrorExtra extra;
+
+	return DecodeDateTime(fields, types, n, &kind, tm, fsec, zone, &extra) == 0 && kind == DTK_DATE;
+#else
+	return DecodeDateTime(fields, types, n, &kind, tm, fsec, zone) == 0 && kind == DTK_DATE;
+#endif
+}
+
 /* The header that declares it wants Kerberos' headers, if the server was built with them. */
 extern bool pq_check_connection(void);
 

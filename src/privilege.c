@@ -275,17 +275,30 @@ any_allows(List *roles, EsPrivilege privilege, const char *name, int length)
 	return found;
 }
 
-void
-EsPrivilegeCheck(FunctionCallInfo fcinfo, EsPrivilege privilege, const char *scope, int length)
+/* May the current user, who may execute the function, do so with this scope? */
+static bool
+is_within(Oid function, EsPrivilege privilege, const char *scope, int length)
 {
 	const Verdict *verdict;
 
 	if (!fresh)
 		refresh();
 	if (!limited[privilege])
-		return;
-	verdict = get_verdict(GetUserId(), fcinfo->flinfo->fn_oid, privilege);
-	if (verdict->unlimited || any_allows(verdict->roles, privilege, scope, length))
+		return true;
+	verdict = get_verdict(GetUserId(), function, privilege);
+	return verdict->unlimited || any_allows(verdict->roles, privilege, scope, length);
+}
+
+bool
+EsPrivilegeHeld(Oid function, EsPrivilege privilege, const char *scope, int length)
+{
+	return EsMayExecute(function, GetUserId()) && is_within(function, privilege, scope, length);
+}
+
+void
+EsPrivilegeCheck(FunctionCallInfo fcinfo, EsPrivilege privilege, const char *scope, int length)
+{
+	if (is_within(fcinfo->flinfo->fn_oid, privilege, scope, length))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -25,4 +25,7 @@ typedef enum EsPrivilege
  */
 extern void EsPrivilegeCheck(FunctionCallInfo fcinfo, EsPrivilege privilege, const char *scope, int length);
 
+/* Would it let the current user call that function, with this scope? */
+extern bool EsPrivilegeHeld(Oid function, EsPrivilege privilege, const char *scope, int length);
+
 #endif							/* ES_PRIVILEGE_H */

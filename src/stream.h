@@ -10,6 +10,7 @@
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
 #include "utils/array.h"
+#include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 #include "utils/uuid.h"
@@ -55,6 +56,27 @@ enum
 
 #define Natts_es_streams	Anum_es_streams_max_age
 
+/* Columns of the type es_event. */
+enum
+{
+	Anum_es_event_position = 1,
+	Anum_es_event_stream,
+	Anum_es_event_version,
+	Anum_es_event_event_id,
+	Anum_es_event_type,
+	Anum_es_event_schema_version,
+	Anum_es_event_source,
+	Anum_es_event_data,
+	Anum_es_event_metadata,
+	Anum_es_event_correlation_id,
+	Anum_es_event_causation_id,
+	Anum_es_event_traceparent,
+	Anum_es_event_occurred_at,
+	Anum_es_event_recorded_at
+};
+
+#define Natts_es_event		Anum_es_event_recorded_at
+
 #define ES_TRACEPARENT_EXAMPLE	"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 /* Expected versions that are not versions. */
@@ -98,6 +120,7 @@ extern void EsCheckText(const text *value, const char *what);
 extern int	EsCategoryLength(const text *stream);
 extern int32 EsCategoryHash(const char *category, int length);
 extern void EsUuidNext(pg_uuid_t *uuid);
+extern Datum es_uuid(PG_FUNCTION_ARGS);
 extern bool EsIsTraceparent(const char *value);
 extern text *EsSettingCorrelationId(void);
 extern text *EsSettingCausationId(void);
@@ -122,6 +145,14 @@ extern void EsStreamScan(const EsStream *stream, int64 from, int64 to, bool back
 						 Snapshot snapshot, EsEventVisitor visit, void *arg);
 extern void EsStreamChunkNote(const EsStream *stream, EsPosition chunk, int64 first_version);
 extern bool EsStreamChunkNewest(const EsStream *stream, Snapshot snapshot, EsPosition before, EsPosition *chunk);
+
+/* stream_read.c: the reads, and what of a stream they leave out */
+extern void EsEventOf(TupleTableSlot *slot, const text *stream, Datum *values, bool *nulls);
+extern int64 EsStreamLowest(const EsStream *stream, Snapshot snapshot);
+extern TimestampTz EsStreamOldest(const EsStream *stream);
+
+/* stream_args.c */
+extern void EsBatchFromJson(EsBatch *batch, Jsonb *events);
 
 /* stream_append.c */
 extern void EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id);

@@ -284,35 +284,40 @@ fill_from_setting(EsBatch *batch, AttrNumber column, text *setting)
 	}
 }
 
+/* The events of a JSON array become the columns of a batch. */
+void
+EsBatchFromJson(EsBatch *batch, Jsonb *events)
+{
+	if (!JB_ROOT_IS_ARRAY(events) || JB_ROOT_IS_SCALAR(events))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("events must be a JSON array of objects")));
+	batch->n = JB_ROOT_COUNT(events);
+
+	for (size_t k = 0; k < lengthof(json_keys); k++)
+	{
+		EsColumn   *c = &batch->columns[json_keys[k].column];
+
+		c->values = palloc_extended(batch->n * sizeof(Datum), MCXT_ALLOC_HUGE);
+		c->nulls = palloc(batch->n * sizeof(bool));
+		c->constant = false;
+		memset(c->nulls, true, batch->n * sizeof(bool));
+	}
+	for (uint32 i = 0; i < batch->n; i++)
+		take_json_event(batch, i, getIthJsonbValueFromContainer(&events->root, i));
+	settle_json_ids(batch);
+	check_ids(batch);
+}
+
 /* es_append_json(stream, events, expected_version) */
 Datum
 es_append_json(PG_FUNCTION_ARGS)
 {
 	EsBatch		batch;
-	Jsonb	   *events;
 
 	begin_batch(&batch, fcinfo, 2);
 	EsArgRequire(PG_ARGISNULL(1), "events");
-	events = PG_GETARG_JSONB_P(1);
-	if (!JB_ROOT_IS_ARRAY(events) || JB_ROOT_IS_SCALAR(events))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("events must be a JSON array of objects")));
-	batch.n = JB_ROOT_COUNT(events);
-
-	for (size_t k = 0; k < lengthof(json_keys); k++)
-	{
-		EsColumn   *c = &batch.columns[json_keys[k].column];
-
-		c->values = palloc_extended(batch.n * sizeof(Datum), MCXT_ALLOC_HUGE);
-		c->nulls = palloc(batch.n * sizeof(bool));
-		c->constant = false;
-		memset(c->nulls, true, batch.n * sizeof(bool));
-	}
-	for (uint32 i = 0; i < batch.n; i++)
-		take_json_event(&batch, i, getIthJsonbValueFromContainer(&events->root, i));
-	settle_json_ids(&batch);
-	check_ids(&batch);
+	EsBatchFromJson(&batch, PG_GETARG_JSONB_P(1));
 	fill_from_setting(&batch, Anum_es_events_correlation_id, EsSettingCorrelationId());
 	fill_from_setting(&batch, Anum_es_events_causation_id, EsSettingCausationId());
 	fill_from_setting(&batch, Anum_es_events_traceparent, EsSettingTraceparent());

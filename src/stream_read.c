@@ -38,8 +38,6 @@ PG_FUNCTION_INFO_V1(es_read_all);
 PG_FUNCTION_INFO_V1(es_read_event);
 PG_FUNCTION_INFO_V1(es_stream_version);
 
-#define Natts_es_event		14
-
 /* A read that collects rows for its caller. */
 typedef struct Collector
 {
@@ -49,9 +47,9 @@ typedef struct Collector
 	int64		left;			/* rows still wanted */
 } Collector;
 
-/* An event's row of es_event. */
-static void
-put_event(ReturnSetInfo *result, TupleTableSlot *slot, const text *stream)
+/* An event as es_event has it. */
+void
+EsEventOf(TupleTableSlot *slot, const text *stream, Datum *values, bool *nulls)
 {
 	/* es_event's columns as columns of es_events; 0 is the stream's name */
 	static const AttrNumber columns[Natts_es_event] = {
@@ -61,11 +59,18 @@ put_event(ReturnSetInfo *result, TupleTableSlot *slot, const text *stream)
 		Anum_es_events_causation_id, Anum_es_events_traceparent,
 		Anum_es_events_occurred_at, Anum_es_events_recorded_at
 	};
+
+	EsEventValues(slot, columns, Natts_es_event, values, nulls);
+	values[Anum_es_event_stream - 1] = PointerGetDatum(stream);
+}
+
+static void
+put_event(ReturnSetInfo *result, TupleTableSlot *slot, const text *stream)
+{
 	Datum		values[Natts_es_event];
 	bool		nulls[Natts_es_event];
 
-	EsEventValues(slot, columns, Natts_es_event, values, nulls);
-	values[1] = PointerGetDatum(stream);
+	EsEventOf(slot, stream, values, nulls);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -111,9 +116,9 @@ collect_of_stream(TupleTableSlot *slot, void *arg)
 	return --collector->left > 0;
 }
 
-/* The lowest version that a stream's own limits leave. */
-static int64
-lowest_version(const EsStream *stream, Snapshot snapshot)
+/* The lowest version that a stream's own limits leave, but for that of age. */
+int64
+EsStreamLowest(const EsStream *stream, Snapshot snapshot)
 {
 	int64		lowest = stream->truncate_before;
 
@@ -122,8 +127,9 @@ lowest_version(const EsStream *stream, Snapshot snapshot)
 	return lowest;
 }
 
-static TimestampTz
-oldest_time(const EsStream *stream)
+/* Older events are left out. */
+TimestampTz
+EsStreamOldest(const EsStream *stream)
 {
 	if (stream->max_age == NULL)
 		return DT_NOBEGIN;
@@ -158,8 +164,8 @@ es_read_stream(PG_FUNCTION_ARGS)
 	if (count == 0)
 		return (Datum) 0;
 
-	collector = (Collector) {(ReturnSetInfo *) fcinfo->resultinfo, name, oldest_time(&stream), count};
-	lowest = lowest_version(&stream, snapshot);
+	collector = (Collector) {(ReturnSetInfo *) fcinfo->resultinfo, name, EsStreamOldest(&stream), count};
+	lowest = EsStreamLowest(&stream, snapshot);
 	if (from == -1)
 		from = EsStreamHead(&stream, snapshot).version;
 	if (backward)
