@@ -244,7 +244,7 @@ warn(ErrorData *error)
 static bool
 write_if_free(const EsStream *stream, const EsReducer *reducer, const EsSnapshot *taken, int64 keep)
 {
-	static const char *const settings[][2] = {{"lock_timeout", "10ms"}};
+	static const char *const settings[][2] = {{"lock_timeout", "1ms"}};
 	int			nest;
 
 	if (!lock_snapshots(stream, false))
