@@ -1,0 +1,1 @@
+SELECT state, version FROM es_state(:stream, 'sum {"path": "$.amount"}');
