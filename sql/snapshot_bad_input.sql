@@ -106,6 +106,12 @@ SELECT es_snapshot('given-1', 'count', 0, '"one"'), es_snapshot('given-1', 'coun
 SELECT state FROM es_state('given-1', 'count');
 SELECT state FROM es_state('given-1', 'count {"by": "type"}');
 SELECT state FROM es_state('given-1', 'count {"by": "type"}', 0);
+SELECT es_snapshot('given-1', 'combine {"n": {"reducer": "count"}}', 0, '1'), es_snapshot('given-1', 'last_write', 0, '[]'), es_snapshot('given-1', 'last_write {"at": "$.x"}', 0, '{"at": {}}');
+SELECT state FROM es_state('given-1', 'combine {"n": {"reducer": "count"}}');
+SELECT state FROM es_state('given-1', 'last_write');
+SELECT state FROM es_state('given-1', 'last_write {"at": "$.x"}');
+SELECT es_prune_snapshots(0, category => 'given');
+SELECT es_snapshot('given-1', 'count', 0, '"one"');
 -- One that is ahead of its stream, or of another history, is as if it were not there.
 UPDATE es_snapshots SET version = 7, state = '100';
 SELECT state, snapshot FROM es_state('given-1', 'count');

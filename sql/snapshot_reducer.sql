@@ -125,6 +125,22 @@ SELECT pn_counter('[{"node": "a", "p": 7, "n": 2}, {"node": "a", "p": 5}, {"node
 SELECT pn_counter('[{"node": 1, "p": 0.5}, {"node": true, "n": null}]');
 SELECT es_fold(e, 'pn_counter {"node": "source", "p": "$.up", "n": "$.down"}') FROM es_given('[{"type": "T", "source": "till-1", "data": {"up": 2, "down": 1}}]') AS e;
 
+--
+-- A merge of one's own: a cart that two devices change offline. Of each article the larger number stays, tags are united, so
+-- that the order in which the devices' events arrive does not matter.
+--
+CREATE FUNCTION merge_cart(state jsonb, event es_event) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_build_object(
+        'items', (SELECT COALESCE(jsonb_object_agg(sku, n), '{}')
+                    FROM (SELECT sku, max(n::int) AS n FROM (SELECT * FROM jsonb_each_text(state->'items') UNION ALL SELECT * FROM jsonb_each_text(event.data->'items')) AS i (sku, n) GROUP BY sku) AS larger),
+        'tags', (SELECT COALESCE(jsonb_agg(DISTINCT tag ORDER BY tag), '[]')
+                   FROM (SELECT jsonb_array_elements_text(state->'tags') UNION ALL SELECT jsonb_array_elements_text(event.data->'tags')) AS t (tag)))
+$$;
+\set phone '{"type": "Merged", "data": {"items": {"A-1": 2, "B-2": 1}, "tags": ["gift"]}}'
+\set laptop '{"type": "Merged", "data": {"items": {"A-1": 1, "C-3": 5}, "tags": ["fast", "gift"]}}'
+SELECT es_fold(e, 'merge_cart') FROM es_given(jsonb_build_array(:'phone'::jsonb, :'laptop'::jsonb)) AS e;
+SELECT es_fold(e, 'merge_cart') FROM es_given(jsonb_build_array(:'laptop'::jsonb, :'phone'::jsonb, :'laptop'::jsonb)) AS e;
+
 -- Names of members may be anything.
 SELECT es_fold(e, 'last_value {"path": "$.\"a \\\"b\\\" \\\\ c\".d"}') FROM es_given('[{"type": "T", "data": {"a \"b\" \\ c": {"d": "found"}}}]') AS e;
 SELECT es_fold(e, 'count {"by": "$.k"}') FROM es_given('[{"type": "T", "data": {"k": ""}}, {"type": "T", "data": {"k": 1.50}}, {"type": "T", "data": {"k": 1.5}}, {"type": "T", "data": {"k": false}}, {"type": "T", "data": {"k": null}}]') AS e;

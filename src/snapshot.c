@@ -206,23 +206,24 @@ answer(const Question *q, int64 version, int64 highest)
 	return result;
 }
 
-/* es_snapshot, whose EXECUTE is the right to say what a state is. */
-static Oid
-snapshot_function(void)
+/* May the current user say what a state in this category is?  That right is es_snapshot's. */
+static bool
+may_say(const text *category)
 {
 	Oid			types[] = {TEXTOID, TEXTOID, INT8OID, JSONBOID};
+	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("es_snapshot"),
+										   PointerGetDatum(buildoidvector(types, lengthof(types))),
+										   ObjectIdGetDatum(EsCatalogGet()->schema));
 
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("es_snapshot"),
-						   PointerGetDatum(buildoidvector(types, lengthof(types))),
-						   ObjectIdGetDatum(EsCatalogGet()->schema));
+	return OidIsValid(function) &&
+		EsPrivilegeHeld(function, ES_PRIVILEGE_APPEND, VARDATA_ANY(category), VARSIZE_ANY_EXHDR(category));
 }
 
 /* Take the snapshot that the policy says is due. */
 static void
 take_if_due(const Question *q, const Answer *a)
 {
-	int			length = EsCategoryLength(q->name);
-	text	   *category = cstring_to_text_with_len(VARDATA_ANY(q->name), length);
+	text	   *category = cstring_to_text_with_len(VARDATA_ANY(q->name), EsCategoryLength(q->name));
 	EsSnapshotPolicy policy;
 
 	if (a->events == 0 || RecoveryInProgress() || XactReadOnly || IsolationUsesXactSnapshot() || IsInParallelMode())
@@ -231,8 +232,7 @@ take_if_due(const Question *q, const Answer *a)
 		return;
 	if (a->version < q->head && policy.keep > 0)
 		return;					/* it would be the first to go */
-	if (q->reducer->builtin == NULL &&
-		!EsPrivilegeHeld(snapshot_function(), ES_PRIVILEGE_APPEND, VARDATA_ANY(category), length))
+	if (q->reducer->builtin == NULL && !may_say(category))
 		return;
 	(void) EsSnapshotTryStore(&q->stream, q->reducer, &(EsSnapshot) {a->version, a->position, a->state}, policy.keep);
 }

@@ -38,6 +38,7 @@ typedef struct EsNode
 extern EsNode *EsNodeMake(MemoryContext context);
 extern void EsNodeSet(EsNode *node, const JsonbValue *value);
 extern void EsNodeSetJsonb(EsNode *node, const Jsonb *jsonb);
+extern bool EsNodeIsObject(const EsNode *node);
 extern void EsNodeMakeObject(EsNode *node);
 extern EsNode *EsNodeMember(EsNode *node, const char *key, int length);
 extern void EsNodeMergePatch(EsNode *node, const JsonbValue *patch);

@@ -137,18 +137,33 @@ zero(void)
 	return int64_to_numeric(0);
 }
 
+/* A state comes from the reducer itself, or from somebody who called es_snapshot with it. */
+static void
+check_state(bool good, const char *expected)
+{
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the state is not one of this reducer"),
+				 errdetail("%s was expected in it.", expected)));
+}
+
 /* A number in the state; nothing counts as 0. */
 static Numeric
 number_of(const EsNode *node)
 {
 	if (node->kind == ES_NODE_NOTHING)
 		return zero();
-	if (node->kind != ES_NODE_VALUE || node->value.type != jbvNumeric)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the state is not one of this reducer"),
-				 errdetail("A number was expected in it.")));
+	check_state(node->kind == ES_NODE_VALUE && node->value.type == jbvNumeric, "A number");
 	return node->value.val.numeric;
+}
+
+/* A member of an object in the state; nothing counts as an empty one. */
+static EsNode *
+member_of(EsNode *node, const char *key, int length)
+{
+	check_state(node->kind == ES_NODE_NOTHING || EsNodeIsObject(node), "An object");
+	return EsNodeMember(node, key, length);
 }
 
 static void
@@ -209,7 +224,8 @@ looks_like_moment(const char *s)
 static bool
 parse_moment(const JsonbValue *value, TimestampTz *moment)
 {
-	char	   *string = pnstrdup(value->val.string.val, value->val.string.len);
+	int			length = value->val.string.len;
+	char	   *string = pnstrdup(value->val.string.val, length);
 	char		work[MAXDATELEN + MAXDATEFIELDS];
 	char	   *fields[MAXDATEFIELDS];
 	int			types[MAXDATEFIELDS];
@@ -218,8 +234,11 @@ parse_moment(const JsonbValue *value, TimestampTz *moment)
 	fsec_t		fsec;
 	int			tz;
 
-	return looks_like_moment(string) &&
-		ParseDateTime(string, work, sizeof(work), fields, types, MAXDATEFIELDS, &nfields) == 0 &&
+	if (!looks_like_moment(string))
+		return false;
+	if (string[length - 1] == 'Z' || string[length - 1] == 'z')	/* an abbreviation, which one may set */
+		string = psprintf("%.*s+00", length - 1, string);
+	return ParseDateTime(string, work, sizeof(work), fields, types, MAXDATEFIELDS, &nfields) == 0 &&
 		EsDecodeDateTime(fields, types, nfields, &tm, &fsec, &tz) &&
 		tm2timestamp(&tm, fsec, &tz, moment) == 0;
 }
@@ -282,11 +301,11 @@ apply_last_write(const EsBuiltin *builtin, EsNode *state, EsEventRow *event)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the event has no time of its write"),
 				 errdetail("Option \"at\" of the reducer must find a number or a string.")));
-	known = EsNodeMember(state, "at", 2);
+	known = member_of(state, "at", 2);
 	if (known->kind != ES_NODE_NOTHING && !is_not_before(&at, &known->value))
 		return;
 	EsNodeSet(known, &at);
-	EsNodeSet(EsNodeMember(state, "value", 5), &value);
+	EsNodeSet(member_of(state, "value", 5), &value);
 }
 
 static void
@@ -348,16 +367,16 @@ raise_total(const EsOperand *operand, EsEventRow *event, EsNode *total, EsNode *
 static void
 begin_pn_counter(const EsBuiltin *builtin, EsNode *state)
 {
-	EsNodeMakeObject(EsNodeMember(state, "p", 1));
-	EsNodeMakeObject(EsNodeMember(state, "n", 1));
-	set_number(EsNodeMember(state, "value", 5), zero());
+	EsNodeMakeObject(member_of(state, "p", 1));
+	EsNodeMakeObject(member_of(state, "n", 1));
+	set_number(member_of(state, "value", 5), zero());
 }
 
 /* {"p": {node: total}, "n": {node: total}, "value": all p less all n} */
 static void
 apply_pn_counter(const EsBuiltin *builtin, EsNode *state, EsEventRow *event)
 {
-	EsNode	   *value = EsNodeMember(state, "value", 5);
+	EsNode	   *value = member_of(state, "value", 5);
 	JsonbValue	node;
 	char	   *key;
 	int			length;
@@ -367,14 +386,14 @@ apply_pn_counter(const EsBuiltin *builtin, EsNode *state, EsEventRow *event)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the event does not say which node counted"),
 				 errdetail("Option \"node\" of the reducer must find a string, a number or a boolean.")));
-	raise_total(builtin->p, event, EsNodeMember(EsNodeMember(state, "p", 1), key, length), value, false);
-	raise_total(builtin->n, event, EsNodeMember(EsNodeMember(state, "n", 1), key, length), value, true);
+	raise_total(builtin->p, event, member_of(member_of(state, "p", 1), key, length), value, false);
+	raise_total(builtin->n, event, member_of(member_of(state, "n", 1), key, length), value, true);
 }
 
 static EsNode *
 part_state(const EsBuiltin *builtin, EsNode *state, int i)
 {
-	return EsNodeMember(state, builtin->names[i].val.string.val, builtin->names[i].val.string.len);
+	return member_of(state, builtin->names[i].val.string.val, builtin->names[i].val.string.len);
 }
 
 static void
@@ -620,7 +639,7 @@ EsBuiltinApply(const EsBuiltin *builtin, EsNode *state, EsEventRow *event)
 
 		if (!EsOperandFirst(builtin->by, event, &value) || (key = as_key(&value, &length)) == NULL)
 			return;
-		state = EsNodeMember(state, key, length);
+		state = member_of(state, key, length);
 	}
 	builtin->kind->apply(builtin, state, event);
 }

@@ -192,6 +192,12 @@ is_flat_object(const JsonbValue *value)
 	return value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
 }
 
+bool
+EsNodeIsObject(const EsNode *node)
+{
+	return node->kind == ES_NODE_OBJECT || (node->kind == ES_NODE_VALUE && is_flat_object(&node->value));
+}
+
 /* Flat JSON becomes a table of members, which are flat themselves. */
 static void
 open_object(EsNode *node, const JsonbValue *flat)
