@@ -137,7 +137,7 @@ sub start_member
 sub begin
 {
 	my $seed = es_seed();
-	$node = es_cluster("takeover_$source", 'jit = off', 'es_pg.outbox_chunk_size = 3000', 'es_pg.outbox_retention = 0',
+	$node = es_cluster("takeover_$source", 'es_pg.outbox_chunk_size = 3000', 'es_pg.outbox_retention = 0',
 		'max_worker_processes = 16');
 	$db = es_connect($node);
 	$db->rows('CREATE TABLE made (position bigint PRIMARY KEY, key text)');

@@ -16,7 +16,7 @@ our @EXPORT = qw(es_cluster es_connect es_poll es_fork es_reap es_kill_all es_se
 
 my %children;    # pid => name
 
-# A running cluster with es_pg in database postgres. Each further argument is a line of postgresql.conf. In place of a name
+# A running cluster with es_pg in database postgres; without JIT, whose code test/stage leaves out. Each further argument is a line of postgresql.conf. In place of a name
 # stands a reference to what PostgreSQL::Test::Cluster->new takes.
 sub es_cluster
 {
@@ -25,7 +25,7 @@ sub es_cluster
 
 	$node->init(extra => [ '--locale=C', '--encoding=UTF8' ]);
 	$node->append_conf('postgresql.conf', join "\n", 'max_connections = 60', 'shared_buffers = 64MB',
-		"log_statement = 'none'", 'max_wal_size = 1GB', @conf, '');
+		'jit = off', "log_statement = 'none'", 'max_wal_size = 1GB', @conf, '');
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION es_pg');
 	return $node;

@@ -18,7 +18,7 @@ use EsTest;
 my $events = 6_000;
 my $keys = 60;
 my $seed = es_seed();
-my $node = es_cluster('ahead', 'jit = off');
+my $node = es_cluster('ahead');
 my $db = es_connect($node);
 
 srand $seed;
