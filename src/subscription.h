@@ -201,7 +201,7 @@ extern uint64 EsStatementRun(EsStatement *statement, Datum *args, const char *nu
 
 /* subscription_cursor.c */
 extern EsPosition EsCursorRead(EsProbe *probe, int32 subscription, int32 lane, Snapshot snapshot);
-extern EsPosition EsCursorNow(int32 subscription, int32 lane);
+extern EsPosition EsCursorNow(int32 subscription, int32 lane, bool *mine);
 extern void EsCursorMove(int32 subscription, int32 lane, int64 epoch, EsPosition position);
 
 /* subscription_member.c */
@@ -219,6 +219,10 @@ extern List *EsLeasesServe(const EsSubscription *subscription, const text *consu
 						   EsPeers *peers, bool *contested);
 extern bool EsLeaseLock(int32 subscription, int32 lane, int64 epoch, LockWaitPolicy policy, text **owner);
 extern void EsLeaseLockOrFail(const EsSubscription *subscription, int32 lane, int64 epoch);
+
+/* subscription_ack.c */
+extern void EsAckExpect(int64 epoch, EsPosition cursor);
+extern void EsAckForget(void);
 
 /* subscription_held.c */
 extern EsHeld EsArgHeld(FunctionCallInfo fcinfo, int arg);

@@ -12,6 +12,11 @@
  * handed out since, if it names one.  Otherwise it is said again, and speaks for
  * nothing: what was handed out meanwhile may be at work.
  *
+ * A consumer's name may be in use twice: its process was started anew, and what
+ * the old one had sent is still at work in the server.  Both have the same epoch.
+ * So who fetches and acknowledges in one transaction finds, under the lane's lock,
+ * the cursor where it was when he fetched, or moved by himself; or he fails.
+ *
  * It moves the cursor further when all that was handed out is acknowledged: to
  * where the fetch had looked, for there is nothing of this lane in between.
  */
@@ -21,6 +26,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(es_ack);
@@ -29,6 +35,71 @@ static EsStatement resolve = {
 	"SELECT @.es_resolve_parked($1, $2, $3, $4)",
 	4, {INT4OID, INT4OID, INT8OID, INT8OID}
 };
+
+/* Where a lane was when this transaction first fetched from it, by its epoch. */
+typedef struct Start
+{
+	int64		epoch;
+	EsPosition	cursor;
+} Start;
+
+/* In the memory of the transaction. */
+static List *starts = NIL;
+
+static const Start *
+find_start(int64 epoch)
+{
+	ListCell   *cell;
+
+	foreach(cell, starts)
+	{
+		const Start *start = lfirst(cell);
+
+		if (start->epoch == epoch)
+			return start;
+	}
+	return NULL;
+}
+
+/* A fetch has handed messages out: who acknowledges them here shall find the lane as it is. */
+void
+EsAckExpect(int64 epoch, EsPosition cursor)
+{
+	MemoryContext old;
+	Start	   *start;
+
+	if (find_start(epoch) != NULL)
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	start = palloc(sizeof(Start));
+	start->epoch = epoch;
+	start->cursor = cursor;
+	starts = lappend(starts, start);
+	MemoryContextSwitchTo(old);
+}
+
+/* The transaction is over. */
+void
+EsAckForget(void)
+{
+	starts = NIL;
+}
+
+/* Fail where another transaction of this consumer's has moved the lane since. */
+static void
+check_start(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition cursor, bool mine)
+{
+	const Start *start = find_start(epoch);
+
+	if (start != NULL && cursor > start->cursor && !mine)
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_FENCED),
+				 errmsg("lane %d of subscription \"%s\" was acknowledged by another session meanwhile",
+						lane, text_to_cstring(subscription->name)),
+				 errdetail("It was at position " UINT64_FORMAT " when this transaction fetched, and is at " UINT64_FORMAT ".",
+						   start->cursor, cursor),
+				 errhint("Do not commit what was done with those messages; fetch again. Give each consumer a name of its own.")));
+}
 
 /* Parked messages that were handed out are done. */
 static void
@@ -48,11 +119,13 @@ resolve_parked(int32 subscription, int32 lane, int64 epoch, EsPosition position)
 static void
 acknowledge(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition position)
 {
-	EsPosition	cursor = EsCursorNow(subscription->id, lane);
+	bool		mine;
+	EsPosition	cursor = EsCursorNow(subscription->id, lane, &mine);
 	EsLaneNote	note;
 	bool		known = EsLaneNoteRead(subscription->id, lane, epoch, &note);
 	EsPosition	highest = known ? note.handed : EsHorizonRead(EsLogGet());
 
+	check_start(subscription, lane, epoch, cursor, mine);
 	if (position > Max(highest, cursor))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

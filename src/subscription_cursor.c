@@ -18,6 +18,8 @@
 
 #include "access/genam.h"
 #include "access/relscan.h"
+#include "access/sysattr.h"
+#include "access/xact.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
@@ -133,15 +135,25 @@ EsCursorRead(EsProbe *probe, int32 subscription, int32 lane, Snapshot snapshot)
 	return hint->position;
 }
 
-/* Where a lane is for one who has locked its lease. */
+/*
+ * Where a lane is for one who has locked its lease; on request, whether this
+ * transaction moved it there.
+ */
 EsPosition
-EsCursorNow(int32 subscription, int32 lane)
+EsCursorNow(int32 subscription, int32 lane, bool *mine)
 {
 	EsProbe		probe;
 	EsPosition	cursor;
 
 	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
 	cursor = EsCursorRead(&probe, subscription, lane, SnapshotSelf);
+	if (mine != NULL)
+	{
+		bool		isnull;
+
+		*mine = !TTS_EMPTY(probe.slot) &&
+			TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(probe.slot, MinTransactionIdAttributeNumber, &isnull)));
+	}
 	EsProbeClose(&probe);
 	return cursor;
 }

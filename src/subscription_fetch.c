@@ -367,7 +367,9 @@ record_progress(Fetch *fetch, EsLane *lane)
 	if (move)
 		lane->moved = now;
 	EsLaneNoteWrite(&fetch->subscription, lane);
-	if (move && clear > EsCursorNow(fetch->subscription.id, lane->number))	/* it may have moved meanwhile */
+	if (lane->handed != 0)
+		EsAckExpect(lane->epoch, lane->cursor);
+	if (move && clear > EsCursorNow(fetch->subscription.id, lane->number, NULL))	/* it may have moved meanwhile */
 	{
 		EsCursorMove(fetch->subscription.id, lane->number, lane->epoch, clear);
 		lane->cursor = clear;

@@ -108,7 +108,7 @@ park_new(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition
 	parking.entered = EsParkedNumber(subscription->id, lane);
 	parking.lives = EsLivesRead(GetActiveSnapshot());
 	EsChunkCover(subscription->source, note.handed);
-	if (position > EsCursorNow(subscription->id, lane) && position <= note.handed)
+	if (position > EsCursorNow(subscription->id, lane, NULL) && position <= note.handed)
 		EsLogRows(subscription->source, NULL, position - 1, note.handed, GetActiveSnapshot(), park, &parking);
 	if (!parking.found)
 		ereport(ERROR,
