@@ -157,6 +157,7 @@ extern EsPosition EsMarkRead(Snapshot snapshot);
 extern void EsIncarnationEnsure(EsLog *log);
 
 /* horizon_wake.c */
+extern void EsWakeListeners(void);
 extern void EsWakeBeforeCommit(EsLog *log);
 extern void EsWakeAfterEnd(EsLog *log, bool committed);
 extern void EsWakeArm(EsLog *log);

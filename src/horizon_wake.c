@@ -47,6 +47,14 @@ wait_event(void)
 	return event;
 }
 
+/* Have this commit notify those who listen. */
+void
+EsWakeListeners(void)
+{
+	if (DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) <= QUEUE_USAGE_MAX)
+		Async_Notify(NOTIFY_CHANNEL, NULL);
+}
+
 /* Take the flag if it is armed, and notify with this commit. */
 void
 EsWakeBeforeCommit(EsLog *log)
@@ -57,8 +65,7 @@ EsWakeBeforeCommit(EsLog *log)
 		!pg_atomic_compare_exchange_u32(&log->armed, &armed, 0))
 		return;
 	took_flag = true;
-	if (DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) <= QUEUE_USAGE_MAX)
-		Async_Notify(NOTIFY_CHANNEL, NULL);
+	EsWakeListeners();
 }
 
 /* After the entry was cleared: put back a flag that an abort took, wake sleepers. */

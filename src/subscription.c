@@ -283,7 +283,7 @@ at_transaction_event(XactEvent event, void *arg)
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	wake_at_commit = false;
-	EsAckForget();
+	EsLaneHereForget();
 	if (event == XACT_EVENT_ABORT)
 		wake = EsMemberAtEnd(false);
 	else

@@ -13,6 +13,7 @@
  *		subscription_parked.c	parked keys: knowing them, parking behind them
  *		subscription_due.c		handing out parked messages that are due
  *		subscription_nack.c		es_nack
+ *		subscription_here.c		what this transaction has done in lanes
  *		subscription_lag.c		how far behind
  */
 #ifndef ES_SUBSCRIPTION_H
@@ -220,9 +221,19 @@ extern List *EsLeasesServe(const EsSubscription *subscription, const text *consu
 extern bool EsLeaseLock(int32 subscription, int32 lane, int64 epoch, LockWaitPolicy policy, text **owner);
 extern void EsLeaseLockOrFail(const EsSubscription *subscription, int32 lane, int64 epoch);
 
-/* subscription_ack.c */
-extern void EsAckExpect(int64 epoch, EsPosition cursor);
-extern void EsAckForget(void);
+/* subscription_here.c */
+
+/* What this transaction has done in a lane. */
+typedef struct EsLaneHere
+{
+	int64		epoch;
+	bool		fetched;
+	EsPosition	cursor;			/* when it first fetched from it */
+	bool		parked;			/* messages behind others of their keys */
+} EsLaneHere;
+
+extern EsLaneHere *EsLaneHereGet(int64 epoch, bool make);
+extern void EsLaneHereForget(void);
 
 /* subscription_held.c */
 extern EsHeld EsArgHeld(FunctionCallInfo fcinfo, int arg);

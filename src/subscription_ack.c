@@ -26,7 +26,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(es_ack);
@@ -36,68 +35,19 @@ static EsStatement resolve = {
 	4, {INT4OID, INT4OID, INT8OID, INT8OID}
 };
 
-/* Where a lane was when this transaction first fetched from it, by its epoch. */
-typedef struct Start
-{
-	int64		epoch;
-	EsPosition	cursor;
-} Start;
-
-/* In the memory of the transaction. */
-static List *starts = NIL;
-
-static const Start *
-find_start(int64 epoch)
-{
-	ListCell   *cell;
-
-	foreach(cell, starts)
-	{
-		const Start *start = lfirst(cell);
-
-		if (start->epoch == epoch)
-			return start;
-	}
-	return NULL;
-}
-
-/* A fetch has handed messages out: who acknowledges them here shall find the lane as it is. */
-void
-EsAckExpect(int64 epoch, EsPosition cursor)
-{
-	MemoryContext old;
-	Start	   *start;
-
-	if (find_start(epoch) != NULL)
-		return;
-	old = MemoryContextSwitchTo(TopTransactionContext);
-	start = palloc(sizeof(Start));
-	start->epoch = epoch;
-	start->cursor = cursor;
-	starts = lappend(starts, start);
-	MemoryContextSwitchTo(old);
-}
-
-/* The transaction is over. */
-void
-EsAckForget(void)
-{
-	starts = NIL;
-}
-
 /* Fail where another transaction of this consumer's has moved the lane since. */
 static void
 check_start(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition cursor, bool mine)
 {
-	const Start *start = find_start(epoch);
+	const EsLaneHere *here = EsLaneHereGet(epoch, false);
 
-	if (start != NULL && cursor > start->cursor && !mine)
+	if (here != NULL && here->fetched && cursor > here->cursor && !mine)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_FENCED),
 				 errmsg("lane %d of subscription \"%s\" was acknowledged by another session meanwhile",
 						lane, text_to_cstring(subscription->name)),
 				 errdetail("It was at position " UINT64_FORMAT " when this transaction fetched, and is at " UINT64_FORMAT ".",
-						   start->cursor, cursor),
+						   here->cursor, cursor),
 				 errhint("Do not commit what was done with those messages; fetch again. Give each consumer a name of its own.")));
 }
 

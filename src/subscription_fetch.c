@@ -55,6 +55,7 @@ typedef struct Fetch
 	EsHeld		held;
 	ReturnSetInfo *result;
 	int64		left;			/* rows still wanted */
+	bool		parked;			/* something behind others of its key */
 	MemoryContext context;		/* of one look */
 
 	/* The present look. */
@@ -150,7 +151,9 @@ park_behind(Fetch *fetch, EsLane *lane, uint64 hash, const EsDelivered *message,
 	{
 		case ES_PARKED_BEHIND:
 			EsParkedInsert(fetch->subscription.id, message, hash, false, 0);
+			EsLaneHereGet(lane->epoch, true)->parked = true;
 			fetch->parkings--;
+			fetch->parked = true;
 			lane->passing = true;
 			break;
 		case ES_PARKED_ITSELF:
@@ -345,6 +348,18 @@ deliver_due(Fetch *fetch)
 
 /* ---------------------------------------------------------------- progress */
 
+/* Whoever acknowledges this in the same transaction shall find the lane as it is. */
+static void
+note_fetch(const EsLane *lane)
+{
+	EsLaneHere *here = EsLaneHereGet(lane->epoch, true);
+
+	if (here->fetched)
+		return;
+	here->fetched = true;
+	here->cursor = lane->cursor;
+}
+
 /*
  * Note what a lane was handed, and move its cursor where that is worth a row: a
  * long stretch, or a long time, held nothing for it, else an idle lane would
@@ -368,7 +383,7 @@ record_progress(Fetch *fetch, EsLane *lane)
 		lane->moved = now;
 	EsLaneNoteWrite(&fetch->subscription, lane);
 	if (lane->handed != 0)
-		EsAckExpect(lane->epoch, lane->cursor);
+		note_fetch(lane);
 	if (move && clear > EsCursorNow(fetch->subscription.id, lane->number, NULL))	/* it may have moved meanwhile */
 	{
 		EsCursorMove(fetch->subscription.id, lane->number, lane->epoch, clear);
@@ -429,6 +444,7 @@ read_lanes(Fetch *fetch)
 	{
 		EsLane	   *lane = lfirst(cell);
 		EsLaneNote	note;
+		EsLaneHere *here;
 		bool		known;
 
 		fetch->by_number[lane->number] = lane;
@@ -444,6 +460,9 @@ read_lanes(Fetch *fetch)
 				lane->from = Max(lane->cursor, note.looked);
 		}
 		EsLaneHold(lane, &fetch->held, known ? &note : NULL, fetch->upto);
+		here = EsLaneHereGet(lane->epoch, false);
+		if (here != NULL && here->parked)
+			stop(lane, lane->from + 1);
 		lane->parked = any_parked &&
 			EsParkedLoad(fetch->subscription.id, lane->number, lane->epoch, GetActiveSnapshot());
 	}
@@ -617,7 +636,8 @@ es_fetch(PG_FUNCTION_ARGS)
 	{
 		EsWakeArm(fetch.read.log);
 		ES_DEBUG_BREAK(no_look_after_arming, return (Datum) 0);
-		(void) look(&fetch);
+		if (!look(&fetch) && fetch.parked)
+			EsWakeListeners();	/* there may be more, but not in this transaction */
 	}
 	MemoryContextDelete(fetch.context);
 	return (Datum) 0;

@@ -11,8 +11,9 @@
  * Parking behind: a fetch that meets a message of such a key parks it instead
  * of handing it out, and there the lane's delivery ends for this time: if this
  * transaction were rolled back and the consumer acknowledged what comes after
- * all the same, the message would be lost.  So nothing is handed out behind a
- * message that this very transaction has parked.  Committed, it is passed by.
+ * all the same, the message would be lost.  So nothing of its lane is handed out
+ * any more in a transaction that has parked one, though the cursor has passed it
+ * there.  Committed, it is passed by.
  *
  * Only messages up to the cursor are handed out from here: those after it are
  * met by the scan, which passes them by.  So in each lane the positions of one

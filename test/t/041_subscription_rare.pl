@@ -69,5 +69,19 @@ release('fetch_snapshot');
 is($slow->receive(60)->{message}, undef, 'and does not mind that the other one was first');
 is($db->value(q{SELECT c.position = es_horizon() FROM es_lane_cursors AS c JOIN es_subscriptions USING (subscription_id) WHERE name = 'none'}),
 	't', 'the cursor is there');
+
+# A fetch that could only park says nothing more of the lane in its transaction; its own commit notifies.
+my $listener = es_connect($node);
+$listener->rows('LISTEN es_pg');
+$listener->rows(q{SELECT es_create_subscription('listens', 'end')});
+$listener->rows(q{SELECT es_append('a-1', 'E1', '1')});
+$listener->rows(q{SELECT es_fetch('listens', 'me')});
+$listener->rows(q{SELECT es_nack('listens', lane, epoch, es_horizon(), 'no', '1 h'), es_ack('listens', lane, epoch, es_horizon())
+	FROM es_leases JOIN es_subscriptions USING (subscription_id) WHERE name = 'listens'});
+$listener->rows(qq{SELECT es_append('$_', 'E2', '2')}) for 'a-1', 'b-1';
+$listener->notifications;
+es_check($listener, 'what is behind is parked', q{SELECT key FROM es_fetch('listens', 'me')});
+ok($listener->wait_for_notification(10), 'and this notifies');
+is_deeply([ $listener->rows(q{SELECT key, type FROM es_fetch('listens', 'me')}) ], [ [ 'b-1', 'E2' ] ], 'of what comes after it');
 $node->stop;
 done_testing();
