@@ -411,20 +411,25 @@ all_drained(const EsSubscription *subscription)
 
 /*
  * If all lanes are drained, try to change over to the new number of lanes.  Not
- * before: a try locks, and one who has locked must not wait.
+ * before: a try locks, and one who has locked must not wait.  True when it is
+ * done: the lanes of this look are no more.
  */
-static void
+static bool
 try_switch(Fetch *fetch)
 {
 	Datum		args[] = {Int32GetDatum(fetch->subscription.id)};
+	bool		done;
+	bool		isnull;
 
 	if (!fetch->subscription.draining || fetch->lanes == NIL || XactReadOnly ||
 		!all_drained(&fetch->subscription))
-		return;
+		return false;
 	SPI_connect();
 	EsStatementRun(&switch_lanes, args, NULL);
+	done = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	fetch->look_at = Min(fetch->look_at, GetCurrentTimestamp() + CONTESTED_USECS);
+	return done;
 }
 
 /* ---------------------------------------------------------------- one look */
@@ -477,13 +482,14 @@ deliver(Fetch *fetch)
 	fetch->upto = fetch->read.horizon;
 	if (fetch->subscription.draining)
 		fetch->upto = Min(fetch->upto, fetch->subscription.drain_to);
+	if (try_switch(fetch))
+		return;
 	fetch->lives = EsLivesRead(GetActiveSnapshot());
 	read_lanes(fetch);
 	deliver_due(fetch);
 	scan_lanes(fetch);
 	foreach(cell, fetch->lanes)
 		record_progress(fetch, lfirst(cell));
-	try_switch(fetch);
 }
 
 static void
