@@ -123,6 +123,19 @@ COMMIT;
 SELECT es_drop_subscription('two');
 
 --
+-- Lanes share the room for what is due, the one that has waited for longest first.
+--
+SELECT es_create_subscription('due', 'end', lanes => 3);
+SELECT count(es_append('due-' || i, 'E', '1')) FROM generate_series(1, 30) AS i;
+CREATE TEMP TABLE got AS SELECT lane, epoch, position FROM es_fetch('due', 'a');
+SELECT count(*) FROM (SELECT es_nack('due', lane, epoch, position, 'x', '0 s') FROM got) AS n;
+SELECT es_ack('due', lane, epoch, max(position)) FROM got GROUP BY lane, epoch \g /dev/null
+SELECT count(*), count(DISTINCT lane) AS lanes FROM es_fetch('due', 'a', 12);
+SELECT lane AS longest FROM es_parked ORDER BY next_attempt_at LIMIT 1 \gset
+SELECT count(*), bool_and(lane = :longest) AS the_longest FROM es_fetch('due', 'a', 2);
+SELECT es_drop_subscription('due');
+
+--
 -- A filter that is widened holds for what is fetched from then on, and what is fetched can be acknowledged.
 --
 SELECT es_create_subscription('wide', 'beginning', categories => '{order}', types => '{F}');

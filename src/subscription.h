@@ -140,6 +140,7 @@ typedef struct EsLane
 	bool		locked;			/* its lease, by this transaction, and the epoch is right */
 	bool		slow;			/* what it was handed is not acknowledged */
 	bool		parked;			/* some of its keys are parked */
+	TimestampTz due;			/* when the first of those was or will be due */
 	bool		held;			/* the consumer still has messages of it */
 	bool		exhausted;		/* and gets no more of it in this fetch */
 	TimestampTz moved;			/* when its cursor was last moved for want of messages */

@@ -313,36 +313,66 @@ put_due(EsDelivered *message, void *arg)
 	fetch->left--;
 }
 
-/*
- * Parked messages of my lanes that are due, half of the rows wanted at most, so
- * that new messages are not kept waiting; if none are, when the next will be.
- */
-static void
-deliver_due(Fetch *fetch)
+/* Those that have been due for longest come first. */
+static int
+compare_due(const ListCell *a, const ListCell *b)
+{
+	const EsLane *x = lfirst(a);
+	const EsLane *y = lfirst(b);
+
+	return x->due < y->due ? -1 : x->due > y->due ? 1 : x->number - y->number;
+}
+
+/* My lanes with parked messages that are due and may go out; else when to look again. */
+static List *
+due_lanes(Fetch *fetch)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			room = (int) ((fetch->left + 1) / 2);
+	List	   *due = NIL;
 	ListCell   *cell;
 
 	foreach(cell, fetch->lanes)
 	{
 		EsLane	   *lane = lfirst(cell);
-		TimestampTz at;
 
-		if (!lane->parked || !EsParkedDue(fetch->subscription.id, lane->number, GetActiveSnapshot(), &at))
+		if (!lane->parked || !EsParkedDue(fetch->subscription.id, lane->number, GetActiveSnapshot(), &lane->due))
 			continue;
-		if (at > now)
-			fetch->look_at = Min(fetch->look_at, at);
+		if (lane->due > now)
+			fetch->look_at = Min(fetch->look_at, lane->due);
 		else if (!EsDueAny(&fetch->subscription, lane))
 			continue;
 		else if (lane->held)
 			EsLaneExhaust(lane, fetch->upto);
-		else if (lock_lane(fetch, lane))
-		{
-			PushActiveSnapshot(GetLatestSnapshot());
-			room -= EsDueHandOut(&fetch->subscription, lane, room, put_due, fetch);
-			PopActiveSnapshot();
-		}
+		else
+			due = lappend(due, lane);
+	}
+	list_sort(due, compare_due);
+	return due;
+}
+
+/*
+ * Parked messages of my lanes that are due, half of the rows wanted at most, so
+ * that new messages are not kept waiting; each lane has its share of that.
+ */
+static void
+deliver_due(Fetch *fetch)
+{
+	List	   *due = due_lanes(fetch);
+	int			lanes_left = list_length(due);
+	int			room = (int) ((fetch->left + 1) / 2);
+	ListCell   *cell;
+
+	foreach(cell, due)
+	{
+		EsLane	   *lane = lfirst(cell);
+		int			share = (room + lanes_left - 1) / lanes_left;
+
+		lanes_left--;
+		if (!lock_lane(fetch, lane))
+			continue;
+		PushActiveSnapshot(GetLatestSnapshot());
+		room -= EsDueHandOut(&fetch->subscription, lane, share, put_due, fetch);
+		PopActiveSnapshot();
 	}
 }
 
