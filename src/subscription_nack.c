@@ -5,10 +5,10 @@
  * The message is parked, if it is not yet, and with it what its key was handed
  * out behind it: those positions are returned, for the consumer must not process
  * them now.  Which they are follows from the note of what the lane was handed
- * (subscription_member.c); without that note nothing can be promised, and the
- * consumer is told to fetch again.  Then the attempt is counted and the next one
- * planned, by es_fail_parked.  All of it under the lock of the lane's lease, like
- * an acknowledgement.
+ * (subscription_member.c); without that note, all there is of the key may be
+ * among them.  Then the attempt is counted and the next one planned, by
+ * es_fail_parked.  All of it under the lock of the lane's lease, like an
+ * acknowledgement.
  *
  * The cursor stays: whoever acknowledges a later position passes by what is
  * parked, and a fetch does it where nothing else is left before.
@@ -99,12 +99,7 @@ park_new(const EsSubscription *subscription, int32 lane, int64 epoch, EsPosition
 	EsLaneNote	note;
 
 	if (!EsLaneNoteRead(subscription->id, lane, epoch, &note))
-		ereport(ERROR,
-				(errcode(ERRCODE_ES_FENCED),
-				 errmsg("it is not known what lane %d of subscription \"%s\" was handed",
-						lane, text_to_cstring(subscription->name)),
-				 errdetail("The server was restarted since, or more lanes are in use than it remembers."),
-				 errhint("Fetch again.")));
+		note.handed = EsHorizonRead(EsLogGet());
 	parking.entered = EsParkedNumber(subscription->id, lane);
 	parking.lives = EsLivesRead(GetActiveSnapshot());
 	EsChunkCover(subscription->source, note.handed);
