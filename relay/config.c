@@ -523,6 +523,7 @@ complete(Loader *loader)
 {
 	for (int i = 0; i < loader->nsections; i++)
 		check_required(loader, &loader->sections[i]);
+	loader->config->pipelines[0].maintains = true;
 	for (int i = 0; i < loader->config->npipelines; i++)
 	{
 		find_sink(loader, &loader->config->pipelines[i]);

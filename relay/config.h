@@ -63,6 +63,9 @@ typedef struct ConfigOption
 extern bool ConfigLoad(RelayConfig *config, const char *path, Buffer *errors);
 extern void ConfigFree(RelayConfig *config);
 
+/* Takes over what can change while running, and logs what has changed and what cannot. */
+extern void ConfigReload(RelayConfig *running, const char *path);
+
 extern void ConfigSample(Buffer *out);
 extern void ConfigHelp(Buffer *out);
 

@@ -59,7 +59,7 @@ static const ConfigOption pipeline_options[] = {
 	{"create_types", CONFIG_STRING, offsetof(PipelineConfig, create_types), "",
 		.help = "Of which types, likewise."
 	},
-	{"create_lanes", CONFIG_INT, offsetof(PipelineConfig, create_lanes), "4",
+	{"create_lanes", CONFIG_INT, offsetof(PipelineConfig, create_lanes), "1",
 		.help = "In how many lanes it is read, which is how many relays can share it.",
 		.min = 1, .max = 1024
 	},

@@ -219,6 +219,17 @@ ConfigValueEqual(const void *one, const void *other, const ConfigOption *option)
 	return false;
 }
 
+void
+ConfigValueCopy(void *to, const void *from, const ConfigOption *option)
+{
+	if (option->type == CONFIG_SIZE)
+		*(int64_t *) field_of(to, option) = *(const int64_t *) field_of(from, option);
+	else if (option->type == CONFIG_BOOL)
+		*(bool *) field_of(to, option) = *(const bool *) field_of(from, option);
+	else
+		*(int *) field_of(to, option) = *(const int *) field_of(from, option);
+}
+
 /* Whether an option that must be given was not. */
 bool
 ConfigValueIsEmpty(const void *base, const ConfigOption *option)

@@ -18,6 +18,9 @@ extern bool ConfigValueSet(void *base, const ConfigOption *option, const char *k
 extern bool ConfigValueEqual(const void *one, const void *other, const ConfigOption *option);
 extern bool ConfigValueIsEmpty(const void *base, const ConfigOption *option);
 
+/* Copies the value of an option that can be reloaded. */
+extern void ConfigValueCopy(void *to, const void *from, const ConfigOption *option);
+
 /* Frees what the options of a table have allocated. */
 extern void ConfigValuesFree(void *base, const ConfigOption *options);
 

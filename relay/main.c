@@ -1,28 +1,21 @@
 /*
  * main.c
- *		es-relay: carries the messages of a subscription to the outside world.
+ *		es-relay: carries the messages of subscriptions to the outside world.
  *
- * Arguments, signals and the main loop.  The loop has one place to sleep; a
- * signal that comes just before it wakes it by way of a pipe.  SIGTERM and
- * SIGINT finish the batch in hand; a second one leaves as it is.
+ * Arguments and settings; run.c does the rest.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "config.h"
-#include "dispatch.h"
-#include "log.h"
 #include "pg.h"
 #include "relay.h"
-#include "sink.h"
-#include "source.h"
-#include "waitset.h"
+#include "run.h"
 
 typedef enum Action
 {
@@ -41,7 +34,7 @@ typedef struct Arguments
 } Arguments;
 
 static const char usage[] =
-"es-relay carries the messages of an es_pg subscription to the outside world.\n"
+"es-relay carries the messages of es_pg's subscriptions to the outside world.\n"
 "\n"
 "Usage: es-relay [OPTION]...\n"
 "\n"
@@ -52,9 +45,9 @@ static const char usage[] =
 "  --help           print this, and leave\n"
 "  --version        print the version, and leave\n"
 "\n"
-"SIGTERM and SIGINT end it after the batch in hand is delivered and acknowledged;\n"
-"a second one ends it at once. Whatever ends it, what was not acknowledged is\n"
-"delivered again, with the same ids.\n"
+"SIGTERM and SIGINT end it after what the sinks have is delivered and acknowledged,\n"
+"and hand its lanes over; a second one ends it at once. Whatever ends it, what was\n"
+"not acknowledged is delivered again, with the same ids. SIGHUP reloads the settings.\n"
 "\n"
 "Exit codes:\n"
 "  0  done, and all that was delivered is acknowledged\n"
@@ -147,120 +140,6 @@ load_config(RelayConfig *config, const char *path)
 	return valid;
 }
 
-/* ---------------------------------------------------------------- running */
-
-static volatile sig_atomic_t stop_requests = 0;
-static int	wake_pipe[2];
-
-static void
-request_stop(int signal_number)
-{
-	int			saved_errno = errno;
-
-	(void) signal_number;
-	stop_requests++;
-	if (write(wake_pipe[1], "", 1) < 0)
-	{
-		/* Full: then the loop wakes anyway. */
-	}
-	errno = saved_errno;
-}
-
-/* Without SA_RESTART, so that a signal also ends a write that blocks. */
-static bool
-handle_signals(void)
-{
-	struct sigaction stop = {.sa_handler = request_stop};
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
-
-	if (pipe(wake_pipe) < 0)
-		return false;
-	for (int i = 0; i < 2; i++)
-	{
-		fcntl(wake_pipe[i], F_SETFD, FD_CLOEXEC);
-		fcntl(wake_pipe[i], F_SETFL, O_NONBLOCK);
-	}
-	sigaction(SIGTERM, &stop, NULL);
-	sigaction(SIGINT, &stop, NULL);
-	sigaction(SIGPIPE, &ignore, NULL);
-	return true;
-}
-
-static int
-main_loop(Dispatch *dispatch)
-{
-	WaitSet		set = {0};
-	DispatchStatus status;
-	char		drain[64];
-
-	while ((status = DispatchRun(dispatch)) == DISPATCH_WAIT)
-	{
-		WaitSetClear(&set);
-		WaitForFd(&set, wake_pipe[0], POLLIN);
-		DispatchWait(dispatch, &set);
-		WaitSleep(&set);
-
-		while (read(wake_pipe[0], drain, sizeof(drain)) > 0)
-			;
-		if (stop_requests > 1)
-		{
-			Log(LOG_ERROR, "stopped at once; what was not acknowledged will be delivered again");
-			return RELAY_EXIT_FAILURE;
-		}
-		if (stop_requests > 0 && !dispatch->stopping)
-		{
-			Log(LOG_INFO, "asked to stop: finishing the batch in hand");
-			DispatchStop(dispatch);
-		}
-	}
-
-	WaitSetFree(&set);
-	if (status == DISPATCH_FAILED)
-	{
-		Log(LOG_ERROR, "%s", dispatch->error.text);
-		return RELAY_EXIT_FAILURE;
-	}
-	Log(LOG_INFO, "done: %llu messages delivered", (unsigned long long) dispatch->delivered);
-	return RELAY_EXIT_OK;
-}
-
-static int
-run(const RelayConfig *config)
-{
-	Dispatch	dispatch;
-	Sink	   *sink;
-	LogError	error;
-	int			code;
-
-	const PipelineConfig *pipeline = &config->pipelines[0];
-
-	LogSetLevel(config->log.level);
-	srandom(WaitNow() ^ getpid());
-	if (!handle_signals())
-	{
-		Log(LOG_ERROR, "could not create a pipe: %s", strerror(errno));
-		return RELAY_EXIT_FAILURE;
-	}
-	if (config->npipelines > 1)
-	{
-		Log(LOG_ERROR, "several pipelines need a process each");
-		return RELAY_EXIT_CONFIG;
-	}
-	sink = pipeline->sink->methods->open(pipeline->sink->settings, pipeline, &error);
-	if (sink == NULL)
-	{
-		Log(LOG_ERROR, "%s", error.text);
-		return RELAY_EXIT_FAILURE;
-	}
-
-	Log(LOG_INFO, "es-relay %s, subscription \"%s\" to %s, as consumer \"%s\"", RELAY_VERSION,
-		pipeline->subscription, sink->methods->name, pipeline->consumer);
-	DispatchInit(&dispatch, PollSource.open(pipeline, config->once), sink);
-	code = main_loop(&dispatch);
-	DispatchClose(&dispatch);
-	return code;
-}
-
 /*
  * A descriptor of 0 to 2 that is closed would be taken by the next thing that
  * opens, and then the log would be written into the database's connection.
@@ -316,7 +195,7 @@ main(int argc, char **argv)
 			code = print(&text);
 		}
 		else
-			code = run(&config);
+			code = Run(&config, arguments.config_path);
 	}
 	ConfigFree(&config);
 	return code;

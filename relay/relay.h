@@ -34,13 +34,6 @@ typedef struct RelayText
 	size_t		len;
 } RelayText;
 
-typedef enum RelayMessageState
-{
-	RELAY_MESSAGE_WAITING,		/* the sink does not have it */
-	RELAY_MESSAGE_WITH_SINK,	/* the sink has it and owes an outcome */
-	RELAY_MESSAGE_CONFIRMED		/* OK, but an earlier one of its lane is not */
-} RelayMessageState;
-
 /*
  * One message on its way.  The source makes it and frees it (release); in
  * between it belongs to the dispatcher, which lends it to the sink from
@@ -53,7 +46,7 @@ typedef struct RelayMessage
 	int64_t		epoch;			/* grows when the lane changes hands */
 	int64_t		position;		/* place in the database's log, from 1 */
 
-	/* What it says, as text.  Never null: the first five, and source. */
+	/* What it says, as text.  Never null: the first five, and source.  No other member between. */
 	RelayText	position_text;	/* position, as it came */
 	RelayText	incarnation;	/* the life of the log that position is of */
 	RelayText	message_id;		/* stable across redelivery: the far side's means of
@@ -78,9 +71,7 @@ typedef struct RelayMessage
 	void	   *owner;
 	size_t		size;
 
-	/* The dispatcher's: nobody else reads or writes these. */
-	RelayMessageState state;
-	struct RelayMessage *next;	/* the next of its lane */
+	void	   *item;			/* the dispatcher's own: nobody else reads or writes it */
 } RelayMessage;
 
 /* What to do about a subscription that does not exist. */
@@ -144,6 +135,7 @@ typedef struct PipelineConfig
 
 	const DatabaseConfig *database;
 	const SinkConfig *sink;		/* of sink_name */
+	bool		maintains;		/* one of them does */
 } PipelineConfig;
 
 typedef struct RelayConfig

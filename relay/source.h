@@ -3,8 +3,8 @@
  *		Where messages come from.
  *
  * A source hands out messages in position order within each lane, and is told
- * up to where the sink has confirmed them.  It never blocks: what it has to
- * wait for goes into the main loop's wait set.
+ * up to where the sink has confirmed them, and which failed.  It never blocks:
+ * what it has to wait for goes into the main loop's wait set.
  *
  * The database's cursor is the only truth about progress.  A source that loses
  * its connection forgets what it was told and did not pass on, and starts again
@@ -20,19 +20,51 @@
 
 typedef enum SourceStatus
 {
-	SOURCE_MESSAGE,				/* *message is the caller's until it calls release */
+	SOURCE_MESSAGE,				/* event->message is the caller's until it calls release */
+	SOURCE_PARKED,				/* what nack() said is in the database: event has the
+								 * message's place, and what was parked behind it */
+	SOURCE_LOST,				/* a lane's epoch is over: what the caller has of it is
+								 * the affair of another */
+	SOURCE_RESET,				/* so are all lanes: the connection is lost */
 	SOURCE_WAIT,				/* nothing now: sleep on what wait() adds */
-	SOURCE_BATCH_END,			/* nothing more before the next fetch() */
-	SOURCE_RESET,				/* what is not acknowledged will come again; the caller
-								 * releases all it has before the next call */
+	SOURCE_END,					/* drained: finish() is due when all is confirmed */
 	SOURCE_DONE,				/* finished, and all acknowledgements are in the database */
 	SOURCE_FAILED				/* error says why; only close() may follow */
 } SourceStatus;
+
+/* What next() has to say beside its status. */
+typedef struct SourceEvent
+{
+	RelayMessage *message;
+	int			lane;
+	int64_t		epoch;
+	int64_t		position;
+	const int64_t *behind;		/* rising; valid until the next call */
+	int			nbehind;
+} SourceEvent;
+
+/* How far the caller is in a lane. */
+typedef struct SourcePlace
+{
+	int			lane;
+	int64_t		epoch;
+	int64_t		position;
+} SourcePlace;
 
 /* A private struct embeds this first. */
 typedef struct Source
 {
 	const struct SourceMethods *methods;
+
+	/*
+	 * Set by the caller after open(), and called from next().  How many
+	 * messages it has room for, 0 for none now; and the lanes of which it has
+	 * messages that are not acknowledged, with the highest position of each,
+	 * valid until the next call: what comes is what comes behind those.
+	 */
+	int			(*demand) (void *context, const SourcePlace **held, int *nheld);
+	void	   *context;
+
 	LogError	error;			/* filled before SOURCE_FAILED */
 } Source;
 
@@ -44,29 +76,29 @@ typedef struct SourceMethods
 	Source	   *(*open) (const PipelineConfig *config, bool once);
 
 	/* The next message, or why there is none.  Never blocks. */
-	SourceStatus (*next) (Source *source, RelayMessage **message);
+	SourceStatus (*next) (Source *source, SourceEvent *event);
 
 	/* Frees a message.  Cannot fail. */
 	void		(*release) (Source *source, RelayMessage *message);
 
 	/*
-	 * Notes that everything of a lane up to a position was confirmed.  It goes
-	 * to the database with the next fetch().  Cannot fail: an epoch that is
-	 * over is the new owner's affair and only logged, and a lost connection
-	 * shows in next().
+	 * Everything of these lanes up to these positions is done with: sends that
+	 * to the database.  Cannot fail: an epoch that is over and a connection
+	 * that is lost show in next().
 	 */
-	void		(*ack) (Source *source, int lane, int64_t epoch, int64_t position);
+	void		(*ack) (Source *source, const SourcePlace *places, int nplaces);
 
 	/*
-	 * After SOURCE_BATCH_END: sends the acknowledgements, and asks for the
-	 * next batch.  Cannot fail, as above.
+	 * A message failed, for good if reject.  Cannot fail, as above; SOURCE_PARKED
+	 * is the answer, and before that no later position of the lane may be
+	 * acknowledged.
 	 */
-	void		(*fetch) (Source *source);
+	void		(*nack) (Source *source, const SourcePlace *place, const char *text, bool reject);
 
 	/*
-	 * No further batch is wanted.  The one that is being handed out goes on to
-	 * its end; after its acknowledgement, or at once if there is none, next()
-	 * returns SOURCE_DONE.  May be called at any time, and again.
+	 * Nothing more is wanted.  What was sent is answered, the lanes are handed
+	 * over, and next() returns SOURCE_DONE.  May be called at any time, once;
+	 * what next() still yields is to be released.
 	 */
 	void		(*finish) (Source *source);
 

@@ -7,15 +7,19 @@
  * search path.  Parameters are untyped text, and nothing is prepared, so that
  * all this works behind a connection pooler.
  *
- * A message's text stays in the PGresult of its row, which it owns.
+ * A message's text is its own, or if it is large stays in the PGresult of its
+ * row, which it owns then.
  */
 #include <ctype.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mem.h"
 #include "subscription.h"
+
+#define COPY_MAX	(64 * 1024) /* a larger message stays in its row */
 
 /* @ is the extension's schema. */
 static const char *const statements[REQUEST_KINDS] = {
@@ -24,23 +28,36 @@ static const char *const statements[REQUEST_KINDS] = {
 	" JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace"
 	" WHERE e.extname OPERATOR(pg_catalog.=) 'es_pg'",
 
+	[REQUEST_PROTOCOL] = "SELECT @.es_protocol_version()",
+
 	[REQUEST_LISTEN] = "LISTEN es_pg",
 
-	[REQUEST_CREATE] = "SELECT @.es_create_subscription($1, $2)",
+	[REQUEST_CREATE] =
+	"SELECT @.es_create_subscription($1, $2, source => $3, lanes => $4,"
+	" categories => pg_catalog.regexp_split_to_array($5, '\\s*,\\s*'),"
+	" topics => pg_catalog.regexp_split_to_array($6, '\\s*,\\s*'),"
+	" types => pg_catalog.regexp_split_to_array($7, '\\s*,\\s*'))",
 
-	[REQUEST_ACK] = "SELECT @.es_ack($1, $2, $3, $4)",
+	/* What a crash of the server takes back of these is delivered again. */
+	[REQUEST_ACK] =
+	"SELECT pg_catalog.set_config('synchronous_commit', 'off', true), @.es_ack($1, $2, $3, $4)",
+
+	[REQUEST_NACK] = "SELECT @.es_nack($1, $2, $3, $4, $5, NULL, $6)",
 
 	/* In the order of FetchColumn. */
 	[REQUEST_FETCH] =
 	"SELECT lane, epoch, position, incarnation, message_id, topic, type, source, key,"
 	" version, schema_version, payload, headers, correlation_id, causation_id, traceparent,"
-	" pg_catalog.encode(payload_binary, 'hex'), content_type,"
+	" pg_catalog.encode(payload_binary, 'base64'), content_type,"
 	" pg_catalog.to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-	" FROM @.es_fetch($1, $2, $3, session_bound => true)",
+	" FROM @.es_fetch($1, $2, $3, session_bound => true,"
+	" held_lanes => $4, held_epochs => $5, held_positions => $6)",
 
 	[REQUEST_LOOK] = "SELECT @.es_horizon(), @.es_last_position()",
 
-	[REQUEST_MAINTAIN] = "SELECT @.es_maintain()"
+	[REQUEST_MAINTAIN] = "SELECT @.es_maintain()",
+
+	[REQUEST_RELEASE] = "SELECT @.es_release($1, $2)"
 };
 
 typedef enum FetchColumn
@@ -94,12 +111,17 @@ set_statements(Subscription *subscription, const char *schema)
 	}
 }
 
-/* The configured source, or /es_pg/ and the database, fit for a URI. */
+/*
+ * The configured source, or /es_pg/ and the database, fit for a URI.  Made once,
+ * for messages of an earlier connection may point to it.
+ */
 static void
 set_source_name(Subscription *subscription)
 {
 	Buffer		name = {0};
 
+	if (subscription->source_name != NULL)
+		return;
 	BufferAppendText(&name, subscription->config->source);
 	if (name.len == 0)
 	{
@@ -112,7 +134,6 @@ set_source_name(Subscription *subscription)
 				BufferAppendf(&name, "%%%02X", (unsigned char) *c);
 		}
 	}
-	free(subscription->source_name);
 	subscription->source_name = BufferToText(&name);
 }
 
@@ -151,85 +172,157 @@ SubscriptionUseSchema(Subscription *subscription, const char *schema)
 /* ---------------------------------------------------------------- requests */
 
 static void
-send_request(Subscription *subscription, RequestKind kind, int nparams, const char *const *params)
+send_request(Subscription *subscription, RequestKind kind, const SourcePlace *place,
+			 int nparams, const char *const *params)
 {
+	Request    *request;
+
 	if (subscription->nrequests == subscription->requests_size)
 	{
 		subscription->requests_size = 2 * subscription->requests_size + 8;
 		subscription->requests = MemRealloc(subscription->requests,
-											subscription->requests_size * sizeof(RequestKind));
+											subscription->requests_size * sizeof(Request));
 	}
-	subscription->requests[subscription->nrequests++] = kind;
+	request = &subscription->requests[subscription->nrequests++];
+	*request = (Request) {.kind = kind};
+	if (place != NULL)
+		request->place = *place;
 	PgSend(&subscription->link, subscription->sql[kind], nparams, params);
 }
 
-static void
-send_fetch(Subscription *subscription)
+static const char *
+null_if_empty(const char *text)
 {
-	const PipelineConfig *config = subscription->config;
-	char		batch_size[16];
-	const char *const params[] = {
-		config->subscription, config->consumer, batch_size
-	};
-
-	snprintf(batch_size, sizeof(batch_size), "%d", config->batch_size);
-	send_request(subscription, REQUEST_FETCH, 3, params);
+	return text[0] != '\0' ? text : NULL;
 }
 
 static void
 send_create(Subscription *subscription)
 {
 	const PipelineConfig *config = subscription->config;
+	char		lanes[16];
 	const char *const params[] = {
 		config->subscription,
-		config->create == RELAY_CREATE_END ? "end" : "beginning"
+		config->create == RELAY_CREATE_END ? "end" : "beginning",
+		config->create_reads == RELAY_READS_OUTBOX ? "outbox" : "events",
+		lanes,
+		null_if_empty(config->create_categories),
+		null_if_empty(config->create_topics),
+		null_if_empty(config->create_types)
 	};
 
-	send_request(subscription, REQUEST_CREATE, 2, params);
+	snprintf(lanes, sizeof(lanes), "%d", config->create_lanes);
+	send_request(subscription, REQUEST_CREATE, NULL, 7, params);
 }
 
-/* Any request but REQUEST_ACK. */
 void
 SubscriptionSend(Subscription *subscription, RequestKind kind)
 {
-	if (kind == REQUEST_FETCH)
-		send_fetch(subscription);
-	else if (kind == REQUEST_CREATE)
+	const PipelineConfig *config = subscription->config;
+	const char *const member[] = {config->subscription, config->consumer};
+
+	if (kind == REQUEST_CREATE)
 		send_create(subscription);
+	else if (kind == REQUEST_RELEASE)
+		send_request(subscription, kind, NULL, 2, member);
 	else
-		send_request(subscription, kind, 0, NULL);
+		send_request(subscription, kind, NULL, 0, NULL);
+}
+
+/* The texts of a place's numbers. */
+typedef struct PlaceText
+{
+	char		lane[16];
+	char		epoch[32];
+	char		position[32];
+} PlaceText;
+
+static PlaceText
+place_text(const SourcePlace *place)
+{
+	PlaceText	text;
+
+	snprintf(text.lane, sizeof(text.lane), "%d", place->lane);
+	snprintf(text.epoch, sizeof(text.epoch), "%lld", (long long) place->epoch);
+	snprintf(text.position, sizeof(text.position), "%lld", (long long) place->position);
+	return text;
 }
 
 void
-SubscriptionSendAck(Subscription *subscription, int lane, int64_t epoch, int64_t position)
+SubscriptionSendAck(Subscription *subscription, const SourcePlace *place)
 {
-	char		lane_text[16];
-	char		epoch_text[32];
-	char		position_text[32];
+	PlaceText	text = place_text(place);
 	const char *const params[] = {
-		subscription->config->subscription, lane_text, epoch_text, position_text
+		subscription->config->subscription, text.lane, text.epoch, text.position
 	};
 
-	snprintf(lane_text, sizeof(lane_text), "%d", lane);
-	snprintf(epoch_text, sizeof(epoch_text), "%lld", (long long) epoch);
-	snprintf(position_text, sizeof(position_text), "%lld", (long long) position);
-	send_request(subscription, REQUEST_ACK, 4, params);
+	send_request(subscription, REQUEST_ACK, place, 4, params);
+}
+
+void
+SubscriptionSendNack(Subscription *subscription, const SourcePlace *place,
+					 const char *error, bool reject)
+{
+	PlaceText	text = place_text(place);
+	const char *const params[] = {
+		subscription->config->subscription, text.lane, text.epoch, text.position,
+		error, reject ? "true" : "false"
+	};
+
+	send_request(subscription, REQUEST_NACK, place, 6, params);
+}
+
+/* What is held goes as three arrays. */
+void
+SubscriptionSendFetch(Subscription *subscription, int max_count,
+					  const SourcePlace *held, int nheld)
+{
+	Buffer		lanes = {0};
+	Buffer		epochs = {0};
+	Buffer		positions = {0};
+	char		count[16];
+	const char *params[] = {
+		subscription->config->subscription, subscription->config->consumer, count, NULL, NULL, NULL
+	};
+
+	snprintf(count, sizeof(count), "%d", max_count);
+	for (int i = 0; i < nheld; i++)
+	{
+		char		separator = i == 0 ? '{' : ',';
+
+		BufferAppendf(&lanes, "%c%d", separator, held[i].lane);
+		BufferAppendf(&epochs, "%c%lld", separator, (long long) held[i].epoch);
+		BufferAppendf(&positions, "%c%lld", separator, (long long) held[i].position);
+	}
+	if (nheld > 0)
+	{
+		BufferAppendText(&lanes, "}");
+		BufferAppendText(&epochs, "}");
+		BufferAppendText(&positions, "}");
+		params[3] = BufferToText(&lanes);
+		params[4] = BufferToText(&epochs);
+		params[5] = BufferToText(&positions);
+	}
+	send_request(subscription, REQUEST_FETCH, NULL, 6, params);
+	BufferFree(&lanes);
+	BufferFree(&epochs);
+	BufferFree(&positions);
 }
 
 /* ---------------------------------------------------------------- answers */
 
 PgStatus
-SubscriptionReceive(Subscription *subscription, RequestKind *kind, PGresult **result)
+SubscriptionReceive(Subscription *subscription, Request *request, PGresult **result)
 {
 	PgStatus	status;
 
-	*kind = subscription->requests[0];
-	status = PgReceive(&subscription->link, *kind == REQUEST_FETCH, result);
+	*request = subscription->requests[0];
+	status = PgReceive(&subscription->link, request->kind == REQUEST_FETCH, result);
 	if (status == PG_END)
 	{
 		subscription->nrequests--;
 		memmove(subscription->requests, subscription->requests + 1,
-				subscription->nrequests * sizeof(RequestKind));
+				subscription->nrequests * sizeof(Request));
 	}
 	return status;
 }
@@ -254,30 +347,50 @@ column(const PGresult *row, FetchColumn number)
 	return text;
 }
 
-static int
-hex_digit(char c)
+/* The six bits of a base64 digit; 64 for what is none. */
+static uint32_t
+base64_digit(char c)
 {
-	return c <= '9' ? c - '0' : c - 'a' + 10;
+	if (c >= 'A' && c <= 'Z')
+		return c - 'A';
+	if (c >= 'a' && c <= 'z')
+		return c - 'a' + 26;
+	if (c >= '0' && c <= '9')
+		return c - '0' + 52;
+	return c == '+' ? 62 : c == '/' ? 63 : 64;
 }
 
-/* Bytes from their hexadecimal digits, in the place of those: the row is ours. */
+/* Bytes from base64, in the place of that: the row is ours. */
 static RelayText
 column_bytes(const PGresult *row, FetchColumn number)
 {
 	RelayText	text = column(row, number);
 	char	   *bytes = (char *) text.data;
+	size_t		len = 0;
+	uint32_t	bits = 0;
+	int			nbits = 0;
 
-	text.len /= 2;
 	for (size_t i = 0; i < text.len; i++)
-		bytes[i] = hex_digit(bytes[2 * i]) << 4 | hex_digit(bytes[2 * i + 1]);
+	{
+		uint32_t	digit = base64_digit(text.data[i]);
+
+		if (digit == 64)		/* a line end, or padding */
+			continue;
+		bits = bits << 6 | digit;
+		nbits += 6;
+		if (nbits >= 8)
+		{
+			nbits -= 8;
+			bytes[len++] = bits >> nbits & 0xff;
+		}
+	}
+	text.len = len;
 	return text;
 }
 
-RelayMessage *
-SubscriptionMessage(Subscription *subscription, PGresult *row)
+static void
+read_columns(RelayMessage *message, const PGresult *row)
 {
-	RelayMessage *message = MemAlloc(sizeof(RelayMessage));
-
 	message->lane = atoi(PQgetvalue(row, 0, FETCH_LANE));
 	message->epoch = strtoll(PQgetvalue(row, 0, FETCH_EPOCH), NULL, 10);
 	message->position = strtoll(PQgetvalue(row, 0, FETCH_POSITION), NULL, 10);
@@ -298,16 +411,63 @@ SubscriptionMessage(Subscription *subscription, PGresult *row)
 	message->causation_id = column(row, FETCH_CAUSATION_ID);
 	message->traceparent = column(row, FETCH_TRACEPARENT);
 	message->occurred_at = column(row, FETCH_OCCURRED_AT);
-	if (message->source.len == 0)
-	{
-		message->source.data = subscription->source_name;
-		message->source.len = strlen(subscription->source_name);
-	}
 	if (message->content_type.data == NULL && message->payload.data != NULL)
 		message->content_type = (RelayText) {"application/json", strlen("application/json")};
-	message->owner = row;
-	message->size = sizeof(RelayMessage) + PQresultMemorySize(row);
-	return message;
+}
+
+/* The texts of a message, one behind the other as relay.h declares them. */
+#define FIRST_TEXT(message) (&(message)->position_text)
+#define NTEXTS	((offsetof(RelayMessage, occurred_at) - offsetof(RelayMessage, position_text)) / \
+				 sizeof(RelayText) + 1)
+
+/*
+ * The same message in memory of its own.  libpq copies the description of all
+ * columns into each single row, which is more than most messages are long.
+ */
+static RelayMessage *
+copy_message(const RelayMessage *message, size_t len)
+{
+	RelayMessage *copy = MemAlloc(len);
+	char	   *to = (char *) (copy + 1);
+
+	*copy = *message;
+	for (size_t i = 0; i < NTEXTS; i++)
+	{
+		RelayText  *text = &FIRST_TEXT(copy)[i];
+
+		if (text->data == NULL)
+			continue;
+		memcpy(to, text->data, text->len);
+		text->data = to;
+		to += text->len;
+	}
+	copy->size = len;
+	return copy;
+}
+
+RelayMessage *
+SubscriptionMessage(Subscription *subscription, PGresult *row)
+{
+	RelayMessage message = {0};
+	RelayMessage *copy;
+	size_t		len = sizeof(RelayMessage);
+
+	read_columns(&message, row);
+	if (message.source.len == 0)
+		message.source = (RelayText) {subscription->source_name, strlen(subscription->source_name)};
+	for (size_t i = 0; i < NTEXTS; i++)
+		len += FIRST_TEXT(&message)[i].len;
+	if (len <= COPY_MAX)
+	{
+		copy = copy_message(&message, len);
+		PgFree(row);
+		return copy;
+	}
+	message.owner = row;
+	message.size = sizeof(RelayMessage) + PQresultMemorySize(row);
+	copy = MemAlloc(sizeof(RelayMessage));
+	*copy = message;
+	return copy;
 }
 
 void

@@ -8,30 +8,39 @@
 
 #include "pg.h"
 #include "relay.h"
+#include "source.h"
 
 typedef enum RequestKind
 {
 	REQUEST_SCHEMA,				/* which schema is es_pg in? */
+	REQUEST_PROTOCOL,			/* is it an es_pg that we understand? */
 	REQUEST_LISTEN,
 	REQUEST_CREATE,
 	REQUEST_ACK,
+	REQUEST_NACK,
 	REQUEST_FETCH,
 	REQUEST_LOOK,				/* horizon and last position */
 	REQUEST_MAINTAIN,
+	REQUEST_RELEASE,
 	REQUEST_KINDS
 } RequestKind;
+
+typedef struct Request
+{
+	RequestKind kind;
+	SourcePlace place;			/* of ACK and NACK */
+} Request;
 
 typedef struct Subscription
 {
 	const PipelineConfig *config;	/* the caller's */
 	PgLink		link;
 
-	/* Of the present connection: the statements, the events' default source. */
-	char	   *sql[REQUEST_KINDS];
-	char	   *source_name;
+	char	   *sql[REQUEST_KINDS]; /* of the present connection */
+	char	   *source_name;	/* of events that have none of their own */
 
 	/* What was sent and is not answered in full, oldest first. */
-	RequestKind *requests;
+	Request    *requests;
 	int			nrequests;
 	int			requests_size;
 } Subscription;
@@ -42,12 +51,16 @@ extern void SubscriptionFree(Subscription *subscription);
 /* Before this, only REQUEST_SCHEMA can be sent.  false if libpq failed. */
 extern bool SubscriptionUseSchema(Subscription *subscription, const char *schema);
 
+/* Any request but ACK, NACK and FETCH, which have arguments of their own. */
 extern void SubscriptionSend(Subscription *subscription, RequestKind kind);
-extern void SubscriptionSendAck(Subscription *subscription, int lane,
-								int64_t epoch, int64_t position);
+extern void SubscriptionSendAck(Subscription *subscription, const SourcePlace *place);
+extern void SubscriptionSendNack(Subscription *subscription, const SourcePlace *place,
+								 const char *text, bool reject);
+extern void SubscriptionSendFetch(Subscription *subscription, int max_count,
+								  const SourcePlace *held, int nheld);
 
-/* As PgReceive; kind says whose answer it is.  A request must be outstanding. */
-extern PgStatus SubscriptionReceive(Subscription *subscription, RequestKind *kind,
+/* As PgReceive; request says whose answer it is.  One must be outstanding. */
+extern PgStatus SubscriptionReceive(Subscription *subscription, Request *request,
 									PGresult **result);
 
 /* Closes a lost connection, and returns how long it will stay closed. */

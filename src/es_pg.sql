@@ -1,5 +1,12 @@
 -- es_pg.sql: the installation as a whole.
 
+-- Grows when what es-relay calls here changes so that an older or newer one would go wrong.
+CREATE FUNCTION @extschema@.es_protocol_version()
+RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 1';
+COMMENT ON FUNCTION @extschema@.es_protocol_version() IS
+'What es_pg and es-relay speak with each other: a relay works with its own version and the neighbouring ones, and says so when it does not. 1: es_fetch with held lanes, es_ack, es_nack, es_release.
+Example: SELECT es_protocol_version();';
+
 -- Function bodies name the schemas, so these keep their names. (SET SCHEMA is refused by the server itself.)
 CREATE FUNCTION @extschema@.es_refuse_rename() RETURNS event_trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
