@@ -56,8 +56,8 @@ typedef struct DispatchLane
 	bool		again;			/* when that is none: some have to be given again */
 
 	int64_t		newest;			/* highest position that came */
-	int64_t		confirmed;		/* everything up to here is done, or 0 */
-	int64_t		acked;			/* what the source was told of that */
+	int64_t		confirmed;		/* everything that was handed out up to here is done */
+	bool		dirty;			/* the source was not told of that */
 
 	/*
 	 * After SINK_DOWN: nothing is published until then, and after that a single

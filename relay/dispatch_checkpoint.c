@@ -4,16 +4,15 @@
  *
  * Only prefixes are acknowledged, so whatever ends the process, and when, what
  * is not confirmed comes again.  Confirmations are gathered for a while, for
- * each acknowledgement is a transaction of the database; all lanes share one.
+ * each acknowledgement is a transaction of the database.
  *
  * A consumer that makes no call for its lease time has left.  One that cannot
- * fetch, for its window is full and its sink does not move, repeats its last
- * acknowledgement instead.
+ * fetch, for its window is full and its sink does not move, acknowledges up to
+ * where it stands instead, which changes nothing.  That is the position before
+ * its first message, and not its last acknowledgement: a parked message that was
+ * handed out again stands far before that, and is not done.
  */
-#include <stdlib.h>
-
 #include "dispatch.h"
-#include "mem.h"
 
 #define ALIVE_INTERVAL	WAIT_S(3)
 
@@ -23,7 +22,7 @@ CheckpointPending(const Dispatch *dispatch)
 {
 	for (const DispatchLane *lane = dispatch->lanes; lane != NULL; lane = lane->next)
 	{
-		if (!lane->lost && lane->confirmed > lane->acked)
+		if (!lane->lost && lane->dirty)
 			return true;
 	}
 	return false;
@@ -39,27 +38,24 @@ due_at(const Dispatch *dispatch)
 	return WAIT_FOREVER;
 }
 
-/* Acknowledges all lanes that have moved; or, if none has, the first as it was. */
+/* Acknowledges all lanes that have moved; if none has, one up to where it stands. */
 static void
-send(Dispatch *dispatch, bool repeat)
+send(Dispatch *dispatch, bool moved)
 {
-	SourcePlace *places = NULL;
-	int			nplaces = 0;
-	int			nlanes = 0;
+	SourcePlace place;
 
-	for (const DispatchLane *lane = dispatch->lanes; lane != NULL; lane = lane->next)
-		nlanes++;
-	places = MemAlloc(nlanes * sizeof(SourcePlace));
 	for (DispatchLane *lane = dispatch->lanes; lane != NULL; lane = lane->next)
 	{
-		if (lane->lost || (lane->confirmed == lane->acked && !(repeat && nplaces == 0 && lane->head != NULL)))
+		if (lane->lost || !(moved ? lane->dirty : lane->head != NULL))
 			continue;
-		places[nplaces++] = (SourcePlace) {lane->lane, lane->epoch, lane->confirmed};
-		lane->acked = lane->confirmed;
+		place = (SourcePlace) {lane->lane, lane->epoch, lane->confirmed};
+		if (!moved)
+			place.position = lane->head->position - 1;
+		lane->dirty = false;
+		dispatch->source->methods->ack(dispatch->source, &place);
+		if (!moved)
+			break;
 	}
-	if (nplaces > 0)
-		dispatch->source->methods->ack(dispatch->source, places, nplaces);
-	free(places);
 	dispatch->acked_at = dispatch->alive_at = WaitNow();
 	dispatch->progress = true;
 }
@@ -71,7 +67,7 @@ CheckpointRun(Dispatch *dispatch, bool now)
 	bool		pending = CheckpointPending(dispatch);
 
 	if (now ? pending : WaitNow() >= due_at(dispatch))
-		send(dispatch, !pending);
+		send(dispatch, pending);
 }
 
 /* Adds when it is time. */

@@ -62,11 +62,9 @@ PublishSettled(DispatchLane *lane)
 static void
 check_holds(Dispatch *dispatch)
 {
-	int64_t		now = dispatch->ndown > 0 ? WaitNow() : 0;
-
-	for (DispatchLane *lane = dispatch->lanes; lane != NULL && dispatch->ndown > 0; lane = lane->next)
+	for (DispatchLane *lane = dispatch->lanes; lane != NULL; lane = lane->next)
 	{
-		if (lane->holding && now >= lane->hold_until)
+		if (lane->holding && WaitNow() >= lane->hold_until)
 			lane->holding = false;
 	}
 }

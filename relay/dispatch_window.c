@@ -141,6 +141,7 @@ WindowAdvance(Dispatch *dispatch, DispatchLane *lane)
 		DispatchItem *item = lane->head;
 
 		lane->confirmed = item->position;
+		lane->dirty = true;
 		lane->head = item->next;
 		if (lane->unsent == item)
 			lane->unsent = item->next;
@@ -184,6 +185,13 @@ WindowTake(Dispatch *dispatch, RelayMessage *message)
 	if (lane == NULL)
 		lane = add_lane(dispatch, message->lane, message->epoch);
 
+	/* An acknowledgement of what is before would speak for it, too. */
+	if (lane->head != NULL && message->position <= lane->newest)
+	{
+		DispatchFail(dispatch, "the database handed out a message before others that are not acknowledged");
+		dispatch->source->methods->release(dispatch->source, message);
+		return;
+	}
 	item = MemAlloc(sizeof(DispatchItem));
 	item->lane = lane;
 	item->message = message;
@@ -403,7 +411,7 @@ WindowDemand(void *context, const SourcePlace **held, int *nheld)
 		return 0;
 	for (DispatchLane *lane = dispatch->lanes; lane != NULL; lane = lane->next)
 	{
-		if (lane->lost || (lane->head == NULL && lane->acked == lane->confirmed))
+		if (lane->lost || (lane->head == NULL && !lane->dirty))
 			continue;
 		if (n == dispatch->places_size)
 		{

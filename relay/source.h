@@ -82,11 +82,11 @@ typedef struct SourceMethods
 	void		(*release) (Source *source, RelayMessage *message);
 
 	/*
-	 * Everything of these lanes up to these positions is done with: sends that
-	 * to the database.  Cannot fail: an epoch that is over and a connection
-	 * that is lost show in next().
+	 * Everything of a lane that was handed out up to a position is done with:
+	 * sends that to the database.  Cannot fail: an epoch that is over and a
+	 * connection that is lost show in next().
 	 */
-	void		(*ack) (Source *source, const SourcePlace *places, int nplaces);
+	void		(*ack) (Source *source, const SourcePlace *place);
 
 	/*
 	 * A message failed, for good if reject.  Cannot fail, as above; SOURCE_PARKED

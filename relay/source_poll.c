@@ -355,15 +355,14 @@ is_connected(const Reader *reader)
 }
 
 static void
-ack(Source *source, const SourcePlace *places, int nplaces)
+ack(Source *source, const SourcePlace *place)
 {
 	Reader	   *reader = (Reader *) source;
 
-	for (int i = 0; i < nplaces && is_connected(reader); i++)
-	{
-		SubscriptionSendAck(&reader->subscription, &places[i]);
-		reader->owed++;
-	}
+	if (!is_connected(reader))
+		return;
+	SubscriptionSendAck(&reader->subscription, place);
+	reader->owed++;
 	reader->acked = true;
 }
 
