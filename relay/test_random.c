@@ -138,7 +138,7 @@ any_due(int lane)
 
 /* Hands it out, each key from its first on, and what is not loses its mark. */
 static void
-deliver_due(int lane)
+deliver_due(int lane, int *left)
 {
 	bool		out[LENGTH + 1] = {false};
 
@@ -151,9 +151,12 @@ deliver_due(int lane)
 		out[i] = i <= db.lanes[lane].cursor && row->due <= now && !is_behind(i);
 		for (int64_t j = 1; j < i && i <= db.lanes[lane].cursor; j++)
 			out[i] |= out[j] && same_key(i, j);
+		out[i] &= *left > 0;
 		row->delivered = out[i] ? db.lanes[lane].epoch : 0;
-		if (out[i])
-			hand_out(lane, i);
+		if (!out[i])
+			continue;
+		hand_out(lane, i);
+		(*left)--;
 	}
 }
 
@@ -189,7 +192,7 @@ fetch_lane(const Ask *ask, int lane, int *left)
 	{
 		if (held)
 			return;
-		deliver_due(lane);
+		deliver_due(lane, left);
 	}
 	for (int64_t i = from + 1; i <= LENGTH && *left > 0; i++)
 	{
@@ -503,7 +506,7 @@ disturb(void)
 static void
 check_bounds(void)
 {
-	if (dispatch.nitems > WINDOW + LENGTH / LANES)	/* what is due is not counted here */
+	if (dispatch.nitems > WINDOW)
 		db.wrong = "the window has too many messages";
 	if (dispatch.bytes > BYTES + 100)
 		db.wrong = "the window has too many bytes";
