@@ -176,6 +176,32 @@ test_chunks(void)
 	end();
 }
 
+/* Two pipelines to one pipe: the second does not write into a line of the first. */
+static void
+test_two(void)
+{
+	LogError	reason;
+	Sink	   *other;
+
+	begin_pipe();
+	other = StdoutSink.open(NULL, NULL, &reason);
+	other->report = note;
+	StdoutSink.publish(sink, message_of("L", 100000));
+	StdoutSink.publish(other, message_of("o", 100));
+	StdoutSink.flush(sink);
+	StdoutSink.flush(other);
+	tap_is(log_text, "", "a long line fills the pipe, and another sink waits for its end");
+	while (read_all() > 0)
+	{
+		StdoutSink.poll(other);
+		StdoutSink.poll(sink);
+	}
+	StdoutSink.poll(other);
+	tap_is(log_text, "Lo", "then it writes, too");
+	StdoutSink.close(other);
+	end();
+}
+
 static void
 test_full(void)
 {
@@ -258,6 +284,7 @@ main(void)
 	StdoutWrite = fake_write;
 	test_confirmation();
 	test_chunks();
+	test_two();
 	test_full();
 	test_errors();
 	test_file();

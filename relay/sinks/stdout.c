@@ -38,6 +38,9 @@
 
 ssize_t		(*StdoutWrite) (int fd, const void *data, size_t len) = write;
 
+/* Several pipelines may write here: the one that has a part of a line out goes on first. */
+static const void *in_mid_line = NULL;
+
 /* A message whose line is not written in full. */
 typedef struct Line
 {
@@ -184,7 +187,7 @@ reclaim(Stdout *out)
 static SinkStatus
 write_out(Stdout *out)
 {
-	if (out->nlines == 0)
+	if (out->nlines == 0 || (in_mid_line != NULL && in_mid_line != out))
 		return SINK_READY;
 
 	while (out->first < out->nlines)
@@ -201,6 +204,7 @@ write_out(Stdout *out)
 		else if (errno != EINTR)
 			return fail(out, errno);
 	}
+	in_mid_line = out->line_written > 0 ? out : NULL;
 	reclaim(out);
 	return SINK_READY;
 }
@@ -262,6 +266,8 @@ close_stdout(Sink *sink)
 {
 	Stdout	   *out = (Stdout *) sink;
 
+	if (in_mid_line == out)
+		in_mid_line = NULL;
 	BufferFree(&out->buffer);
 	free(out->lines);
 	free(out);
