@@ -70,11 +70,11 @@ lose(const Request *request, const LogError *error, SourceEvent *event)
 	return SOURCE_LOST;
 }
 
-/* The subscription does not exist. */
+/* The subscription does not exist.  One that somebody dropped is not made again. */
 static SourceStatus
 handle_missing(Reader *reader, const LogError *error)
 {
-	if (reader->config->create != RELAY_CREATE_NO && !reader->created)
+	if (reader->config->create != RELAY_CREATE_NO && !reader->created && !reader->existed)
 	{
 		reader->missing = true;
 		return SOURCE_AGAIN;
@@ -257,6 +257,7 @@ handle_end(Reader *reader, const Request *request)
 		reader->nround--;
 	if (request->kind == REQUEST_FETCH)
 	{
+		reader->existed |= !reader->missing;
 		BackoffReset(&reader->subscription.link.backoff);
 		if (!PollIsFull(reader) && !reader->missing && reader->before.horizon > reader->covered)
 			reader->covered = reader->before.horizon;

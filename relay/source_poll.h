@@ -37,7 +37,8 @@ typedef struct Reader
 	Subscription subscription;
 	ReaderState state;
 	bool		was_connected;	/* ever */
-	bool		missing;		/* the subscription does not exist: create it */
+	bool		existed;		/* the subscription, ever */
+	bool		missing;		/* it does not exist: create it */
 	bool		created;		/* or tried to */
 	int			owed;			/* acknowledgements and failures without an answer */
 	int			nround;			/* requests of the round without one */
