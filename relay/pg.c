@@ -188,13 +188,16 @@ PgConnect(PgLink *link)
 	}
 }
 
-/* Queues a statement.  If that fails, the next PgReceive says so. */
+/*
+ * Sends a statement, as far as the socket takes it; PgReceive and PgWait see to
+ * the rest.  If that fails, the next PgReceive says so.
+ */
 void
 PgSend(PgLink *link, const char *sql, int nparams, const char *const *params)
 {
 	link->outstanding++;
 	if (!PQsendQueryParams(link->conn, sql, nparams, NULL, params, NULL, NULL, 0) ||
-		!PQpipelineSync(link->conn))
+		!PQpipelineSync(link->conn) || PQflush(link->conn) < 0)
 		link->unsent = true;
 }
 
