@@ -308,7 +308,8 @@ ask_more(void)
 	ask.room = db.base.demand(db.base.context, &held, &ask.nheld);
 	if (ask.room == 0)
 		return;
-	memcpy(ask.held, held, ask.nheld * sizeof(SourcePlace));
+	if (ask.nheld > 0)
+		memcpy(ask.held, held, ask.nheld * sizeof(SourcePlace));
 	db.asks[db.nasks++] = ask;
 	db.fetching = true;
 }
