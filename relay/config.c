@@ -518,6 +518,29 @@ set_consumer(PipelineConfig *pipeline)
 	pipeline->consumer = BufferToText(&consumer);
 }
 
+/* A member's name is one session's: two pipelines of one subscription need two. */
+static void
+check_consumers(Loader *loader)
+{
+	const RelayConfig *config = loader->config;
+
+	for (int i = 0; i < config->npipelines; i++)
+	{
+		for (int j = 0; j < i; j++)
+		{
+			const PipelineConfig *one = &config->pipelines[j];
+			const PipelineConfig *other = &config->pipelines[i];
+
+			if (strcmp(one->subscription, other->subscription) == 0 &&
+				strcmp(one->consumer, other->consumer) == 0)
+				BufferAppendf(loader->errors,
+							  "section [pipeline%s%s]: consumer \"%s\" of subscription \"%s\" is that of [pipeline%s%s] already\n",
+							  other->name[0] != '\0' ? " " : "", other->name, other->consumer, other->subscription,
+							  one->name[0] != '\0' ? " " : "", one->name);
+		}
+	}
+}
+
 static void
 complete(Loader *loader)
 {
@@ -529,6 +552,7 @@ complete(Loader *loader)
 		find_sink(loader, &loader->config->pipelines[i]);
 		set_consumer(&loader->config->pipelines[i]);
 	}
+	check_consumers(loader);
 	for (int i = 0; i < loader->nsections; i++)
 	{
 		if (loader->sections[i].kind == KIND_SINK)

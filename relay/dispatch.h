@@ -116,6 +116,8 @@ typedef struct Dispatch
 	int			ndown;			/* lanes whose last outcome was DOWN */
 	int64_t		acked_at;		/* the last checkpoint */
 	int64_t		alive_at;		/* that, or the first message of a window */
+	bool		down_logged;	/* and not that it is back */
+	int64_t		down_at;		/* when that was logged last */
 	int64_t		logged_at;		/* the last failure that was logged */
 	uint64_t	unlogged;		/* failures since */
 

@@ -62,8 +62,13 @@ static void
 go_down(Dispatch *dispatch, DispatchItem *item, const char *text)
 {
 	dispatch->counts.downs++;
-	if (dispatch->ndown == 0)
+	if (dispatch->ndown == 0 && !dispatch->down_logged &&
+		(dispatch->down_at == 0 || WaitNow() >= dispatch->down_at + LOG_INTERVAL))
+	{
 		Log(LOG_WARNING, "the sink is down: %s", text);
+		dispatch->down_logged = true;
+		dispatch->down_at = WaitNow();
+	}
 	PublishDown(dispatch, item->lane);
 }
 

@@ -44,8 +44,10 @@ PublishUp(Dispatch *dispatch, DispatchLane *lane)
 		return;
 	lane->down = false;
 	dispatch->ndown--;
-	if (dispatch->ndown == 0 && !lane->lost)
-		Log(LOG_INFO, "the sink is back");
+	if (dispatch->ndown > 0 || lane->lost || !dispatch->down_logged)
+		return;
+	Log(LOG_INFO, "the sink is back");
+	dispatch->down_logged = false;
 }
 
 /* The sink has nothing of this lane any more: its pause begins. */

@@ -184,6 +184,9 @@ test_several(void)
 			"section [pipeline a]: there is no section [sink x]\n"
 			"section [pipeline b]: there are several sinks: name one of them with \"sink\"\n",
 			"a sink that is not there, and a choice of two");
+	refused("[pipeline a]\nsubscription = s\nconsumer = me\n[pipeline b]\nsubscription = s\nconsumer = me\n",
+			"section [pipeline b]: consumer \"me\" of subscription \"s\" is that of [pipeline a] already\n",
+			"two members with one name");
 	refused("[pipeline a]\n",
 			"\"subscription\" in section [pipeline a] is required: set it in the file given with "
 			"--config, or as ES_RELAY_PIPELINE_A_SUBSCRIPTION\n",
