@@ -19,6 +19,7 @@
 #include "mem.h"
 #include "subscription.h"
 
+#define ERROR_MAX	2000		/* bytes of a far side's words to keep */
 #define COPY_MAX	(64 * 1024) /* a larger message stays in its row */
 
 /* @ is the extension's schema. */
@@ -259,17 +260,53 @@ SubscriptionSendAck(Subscription *subscription, const SourcePlace *place)
 	send_request(subscription, REQUEST_ACK, place, 4, params);
 }
 
+/* How many bytes the UTF-8 character has that begins here; 0 if it is none. */
+static int
+utf8_length(const unsigned char *c)
+{
+	int			length = c[0] < 0x80 ? 1 : c[0] >= 0xf0 && c[0] < 0xf5 ? 4 :
+		c[0] >= 0xe0 && c[0] < 0xf0 ? 3 : c[0] >= 0xc2 && c[0] < 0xe0 ? 2 : 0;
+
+	for (int i = 1; i < length; i++)
+	{
+		if ((c[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) ||
+		(c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
+		return 0;
+	return length;
+}
+
+/* What a far side said, as a text that the database takes: it may be anything. */
+static char *
+clean_text(const char *text)
+{
+	Buffer		clean = {0};
+
+	while (*text != '\0' && clean.len < ERROR_MAX)
+	{
+		int			length = utf8_length((const unsigned char *) text);
+
+		BufferAppend(&clean, length > 0 ? text : "?", length > 0 ? length : 1);
+		text += length > 0 ? length : 1;
+	}
+	return BufferToText(&clean);
+}
+
 void
 SubscriptionSendNack(Subscription *subscription, const SourcePlace *place,
 					 const char *error, bool reject)
 {
 	PlaceText	text = place_text(place);
+	char	   *clean = clean_text(error);
 	const char *const params[] = {
 		subscription->config->subscription, text.lane, text.epoch, text.position,
-		error, reject ? "true" : "false"
+		clean, reject ? "true" : "false"
 	};
 
 	send_request(subscription, REQUEST_NACK, place, 6, params);
+	free(clean);
 }
 
 /* What is held goes as three arrays. */

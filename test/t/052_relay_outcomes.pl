@@ -38,7 +38,7 @@ while (my $line = <STDIN>)
 	my ($type) = $line =~ /"type":"([^"]+)"/;
 	if (-e "$dir/down") { open my $n, '>>', "$dir/tried"; syswrite $n, '.'; print "down id=$id nobody is there\n"; next }
 	if ($type eq 'Never') { print "reject id=$id it is bad\n"; next }
-	if ($type eq 'Fails') { print "retry id=$id it fails\n"; next }
+	if ($type eq 'Fails') { print "retry id=$id it fails \xe9\xff \xc3\xa9\n"; next }
 	if ($type eq 'Later' && !-e "$dir/now") { print "retry id=$id not yet\n"; next }
 	syswrite $to, $line;
 	print "ok id=$id\n";
@@ -94,7 +94,7 @@ ok(es_poll(sub { parked() == 0 }), 'nothing is parked any more');
 publish('c', $_ == 1 ? 'Fails' : $_ == 3 ? 'Never' : 'E', $_) for 1 .. 4;
 ok(es_poll(sub { arrived('c') eq '2 4' }), 'what cannot be delivered is left out');
 is_deeply([ $db->rows(q{SELECT payload ->> 'n', attempts, error FROM es_dead_letters ORDER BY position}) ],
-	[ [ '1', '3', 'it fails' ], [ '3', '1', 'it is bad' ] ], 'and is a dead letter: one after its attempts, one at once');
+	[ [ '1', '3', "it fails ?? \x{e9}" ], [ '3', '1', 'it is bad' ] ], 'and is a dead letter: one after its attempts, one at once');
 ok(all_acknowledged(), 'the lanes have gone on');
 $db->rows(q{SELECT es_discard('outcomes')});
 
