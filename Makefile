@@ -89,9 +89,10 @@ RELAY_OBJS = $(patsubst %.c,%.o,$(filter-out $(RELAY_TEST_SRCS),$(RELAY_SRCS)))
 RELAY_TESTS = $(patsubst %.c,%,$(RELAY_TEST_SRCS))
 RELAY = $(if $(wildcard relay/main.c),relay/es-relay)
 BENCH = $(patsubst %.c,%,$(wildcard test/bench/latency.c))
+KAFKA_MOCK = $(patsubst %.c,%,$(wildcard test/kafka/mock.c))
 
 EXTRA_CLEAN = es_pg--*.sql src/*.d relay/es-relay relay/*.o relay/sinks/*.o relay/*.d relay/sinks/*.d \
-	$(RELAY_TESTS) $(BENCH) test/bench/*.d test-output
+	$(RELAY_TESTS) $(BENCH) test/bench/*.d $(KAFKA_MOCK) test-output
 
 # No bitcode (it would need clang to build), no installcheck (the suite brings its own cluster).
 override with_llvm := no
@@ -110,12 +111,12 @@ es_pg--$(EXTVERSION).sql: $(INSTALL_SQL) es_pg.control Makefile
 $(OBJS): es_pg.control Makefile
 -include $(OBJS:.o=.d)
 
-all: $(RELAY) $(if $(RELAY),$(RELAY_TESTS)) $(BENCH)
+all: $(RELAY) $(if $(RELAY),$(RELAY_TESTS)) $(BENCH) $(KAFKA_MOCK)
 
 RELAY_CFLAGS ?= -O2 -g
 RELAY_FLAGS = -std=gnu11 -Wall -Wextra -Werror -MMD -MP -fstack-protector-strong \
 	-DES_PG_VERSION='"$(EXTVERSION)"' -Irelay -I$(shell $(PG_CONFIG) --includedir)
-RELAY_LIBS = -L$(shell $(PG_CONFIG) --libdir) -Wl,--as-needed -lpq -lm
+RELAY_LIBS = -L$(shell $(PG_CONFIG) --libdir) -Wl,--as-needed -lpq -lrdkafka -lm -lpthread
 
 $(RELAY_OBJS) $(RELAY_TESTS:=.o): %.o: %.c es_pg.control Makefile
 	$(CC) $(RELAY_FLAGS) $(RELAY_CFLAGS) -c -o $@ $<
@@ -131,6 +132,10 @@ $(RELAY_TESTS): %: %.o $(filter-out relay/main.o,$(RELAY_OBJS))
 $(BENCH): %: %.c es_pg.control Makefile
 	$(CC) $(RELAY_FLAGS) $(RELAY_CFLAGS) -o $@ $< $(RELAY_LIBS)
 -include $(BENCH:=.d)
+
+# Imitates a Kafka cluster in the tests.
+$(KAFKA_MOCK): %: %.c Makefile
+	$(CC) -std=gnu11 -Wall -Wextra -Werror $(RELAY_CFLAGS) -o $@ $< -lrdkafka -lpthread
 
 ifneq (,$(RELAY))
 install: install-relay

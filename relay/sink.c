@@ -8,6 +8,9 @@
 
 static const SinkMethods *const sinks[] = {
 	&StdoutSink,
+	&FileSink,
+	&ExecSink,
+	&KafkaSink,
 	NULL
 };
 

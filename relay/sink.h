@@ -142,6 +142,9 @@ typedef struct SinkMethods
 	void		(*close) (Sink *sink);
 } SinkMethods;
 
+extern const SinkMethods ExecSink;
+extern const SinkMethods FileSink;
+extern const SinkMethods KafkaSink;
 extern const SinkMethods StdoutSink;
 extern ssize_t (*StdoutWrite) (int fd, const void *data, size_t len);	/* for tests */
 

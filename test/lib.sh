@@ -87,6 +87,13 @@ es_as() {
   fi
 }
 
+# es_kafka_jars: where a Kafka broker's jars are kept between runs; a change of what they are changes the name.
+es_kafka_jars() {
+  local cache=${XDG_CACHE_HOME:-/var/cache}
+  [ "$EUID" -eq 0 ] || cache=${XDG_CACHE_HOME:-$HOME/.cache}
+  echo "${ES_CACHE:-$cache/es_pg}/kafka/$(cksum <"$ES_ROOT/test/kafka/pom.xml" | cut -d ' ' -f 1)"
+}
+
 # es_copy_tree DIRECTORY: all that is built and tested, at the place where a test looks for it, and where there is
 # test data (ES_DATA, or a folder of it near by) that too.
 es_copy_tree() {
