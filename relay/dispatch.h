@@ -110,6 +110,7 @@ typedef struct Dispatch
 	int			nsuspects;
 	int			unit;			/* how many to give between flushes */
 	int			unit_left;		/* of the present one */
+	bool		unit_given;		/* ... some were given */
 	int			unit_refused;	/* SPLIT since the last unit was begun */
 
 	int			turn;			/* the number of the lane to begin with */

@@ -14,8 +14,9 @@
  * are given in units of half as many as were refused together, each with a
  * flush behind it and a wait for its outcomes.  A unit that passes doubles the
  * next one, one that is refused halves it, down to the one message that is to
- * blame, which the sink must then RETRY or REJECT.  That goes on until none is
- * left of those that were refused.
+ * blame, which the sink must then RETRY or REJECT.  One that the sink had no room
+ * for has not passed, and begins again.  That goes on until none is left of those
+ * that were refused.
  */
 #include "dispatch.h"
 
@@ -93,11 +94,12 @@ begin_unit(Dispatch *dispatch)
 		return;
 	if (dispatch->unit_refused > 0)
 		dispatch->unit = dispatch->unit_refused / 2;
-	else if (dispatch->unit < UNIT_MAX)
+	else if (dispatch->unit_given && dispatch->unit < UNIT_MAX)
 		dispatch->unit *= 2;
 	if (dispatch->unit < 1)
 		dispatch->unit = 1;
 	dispatch->unit_refused = 0;
+	dispatch->unit_given = false;
 	dispatch->unit_left = dispatch->unit;
 }
 
@@ -155,6 +157,7 @@ give(Dispatch *dispatch, DispatchItem *item)
 	{
 		case SINK_READY:
 			dispatch->progress = true;
+			dispatch->unit_given = true;
 			return true;
 		case SINK_FULL:
 			if (dispatch->nsuspects > 0)

@@ -406,6 +406,15 @@ test_split(void)
 	tap_ok(dispatch.nsuspects == 0, "and nobody is suspected any more");
 	end();
 
+	begin("1 2 3 4", "llllffffflloolloo");
+	run(DISPATCH_WAIT, "a unit of four");
+	for (int n = 1; n <= 4; n++)
+		answer(&sink, n, 's');
+	for (int n = 0; n < 5; n++)
+		run(DISPATCH_WAIT, "is refused by a sink that then has no room");
+	happened("1 2 3 4 1 2", "a unit for which there was no room has not passed: it is given as it was");
+	end();
+
 	begin("1", "ss");
 	run(DISPATCH_WAIT, "a unit of one that is refused without an outcome of its own");
 	happened("1 1 nack:1", "has failed when it was alone");
