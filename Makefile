@@ -6,6 +6,8 @@
 #                   a folder of its own (ES_ONLY_HERE=1: without it); check-regress, check-isolation, check-pgtap,
 #                   check-tap, check-relay run one part on PG_CONFIG's server, check-15, -17, -18 all on that
 #                   version, or PART=name; T=name runs one test
+#   make check-kafka       the relay and a broker of Apache Kafka; part of `make check`
+#   make check-relay-asan  the relay's tests with its addresses and its undefined behaviour watched
 #   make ES_DEBUG_POINTS=1   es_pg with src/debug_point.h's places to break it at, and assertions; for tests
 #                   (test/debug-build makes it in a copy of the tree, since objects do not mix)
 #   make demo       the tour; make bench the figures; make setup the Debian packages for all of it
@@ -26,12 +28,15 @@ ifneq (,$(filter check check-% demo bench setup,$(MAKECMDGOALS)))
 
 # ---------------------------------------------------------------- what runs
 
-.PHONY: check demo bench setup
+.PHONY: check check-relay-asan demo bench setup
 check:
 	+@T='$(T)' test/run
 
 check-%:
 	+@T='$(T)' test/run $* $(PART)
+
+check-relay-asan:
+	+@T='$(T)' test/asan
 
 setup:
 	@test/setup

@@ -92,12 +92,13 @@ static bool
 set_property(rd_kafka_conf_t *conf, const char *name, const char *value, LogError *error)
 {
 	char		text[512];
+	rd_kafka_conf_res_t result = rd_kafka_conf_set(conf, name, value, text, sizeof(text));
 
-	if (rd_kafka_conf_set(conf, name, value, text, sizeof(text)) == RD_KAFKA_CONF_OK)
+	if (result == RD_KAFKA_CONF_OK)
 		return true;
 
-	/* Its text has the value in it. */
-	if (is_secret(name))
+	/* Its text may have the value in it. */
+	if (result == RD_KAFKA_CONF_INVALID && is_secret(name))
 		snprintf(text, sizeof(text), "librdkafka does not take this value");
 	LogErrorSet(error, "\"kafka.%s\": %s", name, text);
 	return false;

@@ -16,7 +16,7 @@
  *
  * Whatever reaches the cluster is written to OUTPUT, a line each: topic,
  * partition, offset, key, headers, payload, with tabs between, as kcat's
- * "%t\t%p\t%o\t%k\t%h\t%s\n" has it.  The mock's log is short (5 MB a
+ * "%t\t%p\t%o\t%k\t%h\t%s\n" has it; with - for OUTPUT, nowhere.  The mock's log is short (5 MB a
  * partition), so this process consumes all the time and OUTPUT is the truth.
  *
  * Ends at the end of its input, so it does not outlive its test.
@@ -123,8 +123,9 @@ consume(void *unused)
 	return NULL;
 }
 
+/* Makes the topics, and what reads them from the first message on. */
 static void
-start_consumer(int ntopics, char **topics)
+start_consumer(int ntopics, char **topics, bool consumes)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	rd_kafka_topic_partition_list_t *partitions = rd_kafka_topic_partition_list_new(8);
@@ -152,7 +153,8 @@ start_consumer(int ntopics, char **topics)
 		for (int partition = 0; partition < count; partition++)
 			rd_kafka_topic_partition_list_add(partitions, topics[i], partition)->offset = 0;
 	}
-	rd_kafka_assign(consumer, partitions);
+	if (consumes)
+		rd_kafka_assign(consumer, partitions);
 	rd_kafka_topic_partition_list_destroy(partitions);
 }
 
@@ -203,9 +205,12 @@ main(int argc, char **argv)
 	pthread_t	thread;
 	rd_kafka_t *owner;
 
+	bool		consumes;
+
 	if (argc < 4)
 		die("usage", "mock OUTPUT BROKERS TOPIC:PARTITIONS...");
-	output = fopen(argv[1], "w");
+	consumes = strcmp(argv[1], "-") != 0;
+	output = fopen(consumes ? argv[1] : "/dev/null", "w");
 	if (output == NULL)
 		die(argv[1], "cannot open it");
 
@@ -213,8 +218,8 @@ main(int argc, char **argv)
 	cluster = rd_kafka_mock_cluster_new(owner, atoi(argv[2]));
 	if (cluster == NULL)
 		die(argv[2], "cannot make the cluster");
-	start_consumer(argc - 3, argv + 3);
-	if (pthread_create(&thread, NULL, consume, NULL) != 0)
+	start_consumer(argc - 3, argv + 3, consumes);
+	if (consumes && pthread_create(&thread, NULL, consume, NULL) != 0)
 		die("pthread_create", "failed");
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -230,7 +235,8 @@ main(int argc, char **argv)
 	}
 
 	ending = true;
-	pthread_join(thread, NULL);
+	if (consumes)
+		pthread_join(thread, NULL);
 	rd_kafka_destroy_flags(consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	rd_kafka_mock_cluster_destroy(cluster);
 	rd_kafka_destroy(owner);

@@ -89,6 +89,7 @@ arrived('renamed by somebody else');
 
 # -- two relays that rotate the same file
 is($one->stop, 0, 'stopped');
+rename "$dir/events", "$dir/events.09" or die $!;
 my @relays = map { EsDelivery->relay("rotating$_", $node, settings("rotating$_", 'rotate_size = 100kB')) } 1 .. 2;
 $have = count_lines();
 $writer = es_write($node, 'two', streams => 20, events => 8000);
