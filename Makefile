@@ -76,6 +76,7 @@ INSTALL_SQL = \
 	src/subscription_status.sql \
 	src/outbox_status.sql \
 	src/snapshot.sql \
+	src/inbox_sequence.sql \
 	src/privilege.sql \
 	src/es_pg.sql
 

@@ -85,6 +85,12 @@ static const char *const relation_names[] = {
 	"es_snapshots_pkey",
 	"es_snapshot_policies",
 	"es_snapshot_policies_pkey",
+	"es_inbox_sequences",
+	"es_inbox_sequences_key",
+	"es_inbox_ranges",
+	"es_inbox_ranges_pkey",
+	"es_inbox_lost",
+	"es_inbox_lost_pkey",
 };
 
 StaticAssertDecl(offsetof(EsCatalog, position_bound) + sizeof(Oid) * lengthof(relation_names) == sizeof(EsCatalog),

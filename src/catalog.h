@@ -60,6 +60,12 @@ typedef struct EsCatalog
 	Oid			snapshots_pkey;
 	Oid			snapshot_policies;
 	Oid			snapshot_policies_pkey;
+	Oid			inbox_sequences;
+	Oid			inbox_sequences_key;
+	Oid			inbox_ranges;
+	Oid			inbox_ranges_pkey;
+	Oid			inbox_lost;
+	Oid			inbox_lost_pkey;
 } EsCatalog;
 
 /* Valid until the next invalidation message is accepted: do not keep it. */

@@ -26,5 +26,6 @@ _PG_init(void)
 	EsPrivilegeInit();
 	EsSubscriptionInit();
 	EsInboxInit();
+	EsInboxSequenceInit();
 	MarkGUCPrefixReserved("es_pg");
 }

@@ -39,5 +39,6 @@ extern void EsCaptureInit(void);
 extern void EsPrivilegeInit(void);
 extern void EsSubscriptionInit(void);
 extern void EsInboxInit(void);
+extern void EsInboxSequenceInit(void);
 
 #endif							/* ES_PG_H */

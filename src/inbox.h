@@ -7,6 +7,7 @@
  *		inbox_mark.c		marks: how something is done exactly once
  *		inbox_guard.c		es_inbox_guard, the trigger
  *		inbox_command.c		es_command_begin, es_command_end
+ *		inbox_sequence.c	es_inbox_accept_sequence
  */
 #ifndef ES_INBOX_H
 #define ES_INBOX_H

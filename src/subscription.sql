@@ -202,6 +202,7 @@ BEGIN
      WHERE old.subscription_id = newest.subscription_id AND old.lane = newest.lane
        AND (old.epoch, old."position") < (newest.epoch, newest."position");
     DELETE FROM @extschema@.es_inbox_forgotten AS f WHERE f.upto < (SELECT pg_catalog.max(l.upto) FROM @extschema@.es_inbox_forgotten AS l);
+    PERFORM @extschema@.es_inbox_tend_sequences();
     PERFORM @extschema@.es_publish_due(10000);
     PERFORM @extschema@.es_retire_chunks();
 END $$;
