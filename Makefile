@@ -77,6 +77,8 @@ INSTALL_SQL = \
 	src/outbox_status.sql \
 	src/snapshot.sql \
 	src/inbox_sequence.sql \
+	src/inbox_durable.sql \
+	src/inbox_resequence.sql \
 	src/privilege.sql \
 	src/es_pg.sql
 

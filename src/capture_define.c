@@ -36,6 +36,7 @@
 #include "utils/varlena.h"
 
 #include "catalog.h"
+#include "outbox.h"
 #include "stream.h"
 
 typedef struct CaptureEntry
@@ -287,7 +288,7 @@ parse_topic(const Trigger *trigger)
 				 errmsg("trigger \"%s\" names no topic", trigger->tgname),
 				 errhint("Create it with EXECUTE FUNCTION es_capture('topic').")));
 	topic = cstring_to_text(trigger->tgargs[0]);
-	EsCheckName(topic, "topic");
+	EsCheckTopic(topic);
 	return topic;
 }
 

@@ -91,6 +91,9 @@ static const char *const relation_names[] = {
 	"es_inbox_ranges_pkey",
 	"es_inbox_lost",
 	"es_inbox_lost_pkey",
+	"es_inboxes",
+	"es_inboxes_pkey",
+	"es_inbox_held",
 };
 
 StaticAssertDecl(offsetof(EsCatalog, position_bound) + sizeof(Oid) * lengthof(relation_names) == sizeof(EsCatalog),

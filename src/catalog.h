@@ -66,6 +66,9 @@ typedef struct EsCatalog
 	Oid			inbox_ranges_pkey;
 	Oid			inbox_lost;
 	Oid			inbox_lost_pkey;
+	Oid			inboxes;
+	Oid			inboxes_pkey;
+	Oid			inbox_held;
 } EsCatalog;
 
 /* Valid until the next invalidation message is accepted: do not keep it. */

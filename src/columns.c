@@ -97,6 +97,10 @@ EsColumnSetArray(EsColumn *column, int n, FunctionCallInfo fcinfo, int arg,
 			deconstruct_array(array, type, UUID_LEN, false, TYPALIGN_CHAR,
 							  &column->values, &column->nulls, &count);
 			break;
+		case INT8OID:
+			deconstruct_array(array, type, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+							  &column->values, &column->nulls, &count);
+			break;
 		case TIMESTAMPTZOID:
 			deconstruct_array(array, type, sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 							  &column->values, &column->nulls, &count);

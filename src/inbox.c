@@ -193,6 +193,28 @@ accept_batch(const Entry *entries, uint32 n, const EsColumn *times, bool *accept
 	EsInboxCheckAge(oldest);
 }
 
+/* Which of several messages are new to a consumer. */
+void
+EsInboxAcceptMany(int64 consumer, const EsColumn *ids, uint32 n, const EsColumn *times, bool *accepted)
+{
+	accept_batch(sort_batch(consumer, ids, n), n, times, accepted);
+}
+
+/* The places of those that were accepted, from 1. */
+ArrayType *
+EsInboxIndexes(const bool *accepted, uint32 n)
+{
+	Datum	   *indexes = palloc_extended(n * sizeof(Datum), MCXT_ALLOC_HUGE);
+	uint32		count = 0;
+
+	for (uint32 i = 0; i < n; i++)
+	{
+		if (accepted[i])
+			indexes[count++] = Int32GetDatum((int32) i + 1);
+	}
+	return construct_array(indexes, count, INT4OID, sizeof(int32), true, TYPALIGN_INT);
+}
+
 /* es_inbox_accept_batch(consumer, message_ids, message_times) */
 Datum
 es_inbox_accept_batch(PG_FUNCTION_ARGS)
@@ -201,21 +223,13 @@ es_inbox_accept_batch(PG_FUNCTION_ARGS)
 	EsColumn	times = {NULL};
 	text	   *consumer = EsArgInbox(fcinfo, 0, NULL, "es_inbox_accept_batch()");
 	uint32		n = EsColumnSetArray(&ids, -1, fcinfo, 1, true, "message ids");
-	Datum	   *indexes;
 	bool	   *accepted;
-	uint32		count = 0;
 
 	EsBatchCheckSize(n, "message");
 	EsColumnCheckNames(&ids, n, "message id");
 	(void) EsColumnSetArray(&times, n, fcinfo, 2, false, "message times");
 
 	accepted = palloc0(n * sizeof(bool));
-	indexes = palloc(n * sizeof(Datum));
-	accept_batch(sort_batch(EsInboxConsumer(consumer), &ids, n), n, &times, accepted);
-	for (uint32 i = 0; i < n; i++)
-	{
-		if (accepted[i])
-			indexes[count++] = Int32GetDatum((int32) i + 1);
-	}
-	PG_RETURN_ARRAYTYPE_P(construct_array(indexes, count, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	EsInboxAcceptMany(EsInboxConsumer(consumer), &ids, n, &times, accepted);
+	PG_RETURN_ARRAYTYPE_P(EsInboxIndexes(accepted, n));
 }

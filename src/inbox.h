@@ -15,10 +15,12 @@
 #include "es_pg.h"
 
 #include "datatype/timestamp.h"
+#include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
 #include "chunk.h"
+#include "columns.h"
 
 /* Columns of es_inbox and of its chunks. */
 enum
@@ -67,6 +69,8 @@ typedef struct EsInboxWriter
 
 /* inbox.c */
 extern bool EsInboxAccept(int64 consumer, const text *message_id, TimestampTz made_at);
+extern void EsInboxAcceptMany(int64 consumer, const EsColumn *ids, uint32 n, const EsColumn *times, bool *accepted);
+extern ArrayType *EsInboxIndexes(const bool *accepted, uint32 n);
 extern void EsInboxCheckAge(TimestampTz made_at);
 
 /* inbox_consumer.c */

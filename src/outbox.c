@@ -94,12 +94,25 @@ EsPublish(const EsMessages *messages)
 	return last;
 }
 
+/* A topic that users may publish to; es_pg's own begin with "$". */
+void
+EsCheckTopic(const text *topic)
+{
+	EsCheckName(topic, "topic");
+	if (VARDATA_ANY(topic)[0] == '$')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("topic \"%s\" is reserved", text_to_cstring(topic)),
+				 errdetail("Topics that begin with \"$\" are es_pg's own.")));
+}
+
 /* The topic, the first argument of all that publishes, if the user may publish to it. */
 text *
 EsArgTopic(FunctionCallInfo fcinfo)
 {
 	text	   *topic = EsArgName(fcinfo, 0, "topic");
 
+	EsCheckTopic(topic);
 	EsPrivilegeCheck(fcinfo, ES_PRIVILEGE_PUBLISH, VARDATA_ANY(topic), VARSIZE_ANY_EXHDR(topic));
 	return topic;
 }
@@ -124,8 +137,9 @@ set_ids(EsMessages *messages, FunctionCallInfo fcinfo, int arg)
 				  EsSettingCausationId(), "causation id");
 }
 
-static void
-check_headers(const EsMessages *messages)
+/* Headers are objects. */
+void
+EsMessagesCheckHeaders(const EsMessages *messages)
 {
 	const EsColumn *column = &messages->columns[Anum_es_outbox_headers];
 
@@ -151,7 +165,7 @@ set_single(EsMessages *messages, FunctionCallInfo fcinfo, int arg)
 		EsColumnSet(&messages->columns[Anum_es_outbox_headers], PointerGetDatum(PG_GETARG_JSONB_P(arg + 1)));
 	if (!PG_ARGISNULL(arg + 2))
 		EsColumnSet(&messages->columns[Anum_es_outbox_message_id], PG_GETARG_DATUM(arg + 2));
-	check_headers(messages);
+	EsMessagesCheckHeaders(messages);
 }
 
 /* May this transaction publish, and has the outbox room?  Called before EsPublish. */
@@ -244,7 +258,7 @@ es_publish_batch(PG_FUNCTION_ARGS)
 	EsBatchCheckSize(messages.n, "message");
 	EsColumnCheckNames(types, messages.n, "message type");
 	EsColumnCheckNames(&messages.columns[Anum_es_outbox_key], messages.n, "message key");
-	check_headers(&messages);
+	EsMessagesCheckHeaders(&messages);
 	set_ids(&messages, fcinfo, 6);
 	EsPublishCheck("es_publish_batch()");
 	PG_RETURN_INT64((int64) EsPublish(&messages));

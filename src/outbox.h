@@ -40,13 +40,16 @@ typedef struct EsMessages
 } EsMessages;
 
 /* outbox.c */
+extern void EsCheckTopic(const text *topic);
 extern text *EsArgTopic(FunctionCallInfo fcinfo);
+extern void EsMessagesCheckHeaders(const EsMessages *messages);
 extern void EsPublishCheck(const char *function);
 extern EsPosition EsPublish(const EsMessages *messages);
 extern void EsMessageValues(const EsMessages *messages, uint32 i, Datum *values, bool *nulls);
 
 /* outbox_delayed.c: messages that wait for their time */
 extern void EsDelayedInit(void);
+extern void EsMessagesTaken(EsMessages *messages, int before);
 extern void EsDelay(const EsMessages *messages, TimestampTz deliver_after);
 extern uint32 EsDelayedPublishDue(uint32 max);
 extern TimestampTz EsDelayedNext(EsLog *log);

@@ -193,16 +193,19 @@ take_due(uint32 max)
 		elog(ERROR, "could not read delayed messages");
 }
 
-/* What was taken, as messages to be published. */
-static void
-make_messages(EsMessages *messages)
+/*
+ * What SPI took out of a table, as messages to be published; so many columns come
+ * before those of es_outbox from message_id on.
+ */
+void
+EsMessagesTaken(EsMessages *messages, int before)
 {
 	memset(messages, 0, sizeof(*messages));
 	messages->n = SPI_processed;
 	for (AttrNumber column = Anum_es_outbox_message_id; column <= Natts_es_outbox; column++)
 	{
 		EsColumn   *c = &messages->columns[column];
-		int			number = column - Anum_es_outbox_message_id + Anum_es_delayed_message_id;
+		int			number = column - Anum_es_outbox_message_id + 1 + before;
 
 		c->values = palloc_extended(messages->n * sizeof(Datum), MCXT_ALLOC_HUGE);
 		c->nulls = palloc(messages->n * sizeof(bool));
@@ -226,7 +229,7 @@ EsDelayedPublishDue(uint32 max)
 	looked = true;
 	SPI_connect();
 	take_due(max);
-	make_messages(&messages);
+	EsMessagesTaken(&messages, Anum_es_delayed_message_id - 1);
 	if (messages.n > 0)
 		(void) EsPublish(&messages);
 	SPI_finish();

@@ -54,6 +54,15 @@ one_of(text *const *names, int n, Datum value)
 	return n == 0;
 }
 
+/* Who names no topics wants those of users; others begin with "$". */
+static bool
+wants_topic(const EsSubscription *subscription, Datum topic)
+{
+	if (subscription->ntopics == 0)
+		return VARDATA_ANY(DatumGetTextPP(topic))[0] != '$';
+	return one_of(subscription->topics, subscription->ntopics, topic);
+}
+
 /* ---------------------------------------------------------------- the path */
 
 static void
@@ -177,8 +186,7 @@ EsSubscriptionWants(const EsSubscription *subscription, TupleTableSlot *slot, Sn
 		if (!EsFilterWants(&subscription->filter, slot, snapshot, stream))
 			return false;
 	}
-	else if (!one_of(subscription->topics, subscription->ntopics,
-					 slot_getattr(slot, Anum_es_outbox_topic, &isnull)) ||
+	else if (!wants_topic(subscription, slot_getattr(slot, Anum_es_outbox_topic, &isnull)) ||
 			 !one_of(subscription->filter.types, subscription->filter.ntypes,
 					 slot_getattr(slot, Anum_es_outbox_type, &isnull)))
 		return false;
