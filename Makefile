@@ -79,6 +79,7 @@ INSTALL_SQL = \
 	src/inbox_sequence.sql \
 	src/inbox_durable.sql \
 	src/inbox_resequence.sql \
+	src/inbox_status.sql \
 	src/privilege.sql \
 	src/es_pg.sql
 

@@ -97,6 +97,16 @@ typedef struct EsLaneNote
 	TimestampTz moved;			/* when the cursor was last moved for want of messages */
 } EsLaneNote;
 
+/* What a consumer of the inbox was told so far. */
+typedef struct EsInboxCounter
+{
+	uint32		log;			/* 0: this entry is free */
+	int64		consumer;
+	TimestampTz since;
+	pg_atomic_uint64 accepted;
+	pg_atomic_uint64 duplicates;
+} EsInboxCounter;
+
 typedef struct EsConsumers
 {
 	struct LWLock *lock;
@@ -105,6 +115,8 @@ typedef struct EsConsumers
 	EsMember   *members;
 	uint32		nlanes;
 	EsLaneNote *lanes;
+	uint32		ncounters;
+	EsInboxCounter *counters;
 } EsConsumers;
 
 /* horizon_shmem.c */

@@ -44,7 +44,7 @@
 #define REGISTRY_NAME	"es_pg registry"
 #define HEADER_MAGIC	0x65735f70
 #ifndef LAYOUT					/* a test builds a library with another one */
-#define LAYOUT			4		/* grows with every change of EsShared */
+#define LAYOUT			5		/* grows with every change of EsShared */
 #endif
 
 #define LOGS_SMALL		32		/* logs in use at once, out of the slack */
@@ -53,6 +53,8 @@
 #define MEMBERS_LARGE	4096
 #define LANES_SMALL		96		/* lanes whose last fetch is remembered, likewise */
 #define LANES_LARGE		8192
+#define COUNTERS_SMALL	48		/* consumers of the inbox that are counted, likewise */
+#define COUNTERS_LARGE	1024
 
 /* Of fixed size for ever, so that any version can read it. */
 typedef struct EsHeader
@@ -65,7 +67,8 @@ typedef struct EsHeader
 	uint32		nwriters;
 	uint32		nmembers;
 	uint32		nlanes;
-	uint32		unused[7];
+	uint32		ncounters;
+	uint32		unused[6];
 } EsHeader;
 
 typedef struct EsShared
@@ -73,7 +76,7 @@ typedef struct EsShared
 	LWLock		lock;
 	LWLock		consumer_lock;
 	uint32		nmembers_used;	/* entries of members that were ever in use */
-	EsLog		logs[FLEXIBLE_ARRAY_MEMBER];	/* then the writers, members and lanes */
+	EsLog		logs[FLEXIBLE_ARRAY_MEMBER];	/* then the writers, members, lanes and counters */
 } EsShared;
 
 StaticAssertDecl(sizeof(EsHeader) == 64, "EsHeader must keep its size");
@@ -93,7 +96,7 @@ writers_offset(uint32 nlogs)
 	return offsetof(EsShared, logs) + nlogs * sizeof(EsLog);
 }
 
-/* Where the members begin, behind the writers, and the lanes behind those. */
+/* Where the members begin, behind the writers, and the lanes and counters behind those. */
 static Size
 members_offset(const EsHeader *plan)
 {
@@ -104,6 +107,12 @@ static Size
 lanes_offset(const EsHeader *plan)
 {
 	return members_offset(plan) + plan->nmembers * sizeof(EsMember);
+}
+
+static Size
+counters_offset(const EsHeader *plan)
+{
+	return lanes_offset(plan) + plan->nlanes * sizeof(EsLaneNote);
 }
 
 /* What a registry of this server looks like. */
@@ -124,7 +133,8 @@ plan_registry(EsHeader *plan)
 	plan->nwriters = MaxBackends;
 	plan->nmembers = large ? MEMBERS_LARGE : MEMBERS_SMALL;
 	plan->nlanes = large ? LANES_LARGE : LANES_SMALL;
-	plan->size = PG_CACHE_LINE_SIZE + lanes_offset(plan) + plan->nlanes * sizeof(EsLaneNote);
+	plan->ncounters = large ? COUNTERS_LARGE : COUNTERS_SMALL;
+	plan->size = PG_CACHE_LINE_SIZE + counters_offset(plan) + plan->ncounters * sizeof(EsInboxCounter);
 }
 
 static void
@@ -215,6 +225,8 @@ attach(void)
 	consumers.members = (EsMember *) ((char *) shared + members_offset(header));
 	consumers.nlanes = header->nlanes;
 	consumers.lanes = (EsLaneNote *) ((char *) shared + lanes_offset(header));
+	consumers.ncounters = header->ncounters;
+	consumers.counters = (EsInboxCounter *) ((char *) shared + counters_offset(header));
 	LWLockRegisterTranche(shared->lock.tranche, "es_pg");
 }
 
@@ -356,6 +368,11 @@ take_log(Oid sequence, EsPosition bound)
 	{
 		if (consumers.lanes[i].log == EsLogNumber(log))
 			consumers.lanes[i].log = 0;
+	}
+	for (uint32 i = 0; i < header->ncounters; i++)
+	{
+		if (consumers.counters[i].log == EsLogNumber(log))
+			consumers.counters[i].log = 0;
 	}
 	log->database = MyDatabaseId;
 	log->sequence = sequence;

@@ -120,6 +120,7 @@ EsInboxAccept(int64 consumer, const text *message_id, TimestampTz made_at)
 	EsInboxWriterBegin(&writer, false);
 	accepted = EsInboxMarkWrite(&writer, &mark);
 	EsInboxWriterEnd(&writer);
+	EsInboxCount(consumer, accepted ? 1 : 0, accepted ? 0 : 1);
 	if (accepted)
 		EsInboxCheckAge(made_at);
 	return accepted;
@@ -197,7 +198,12 @@ accept_batch(const Entry *entries, uint32 n, const EsColumn *times, bool *accept
 void
 EsInboxAcceptMany(int64 consumer, const EsColumn *ids, uint32 n, const EsColumn *times, bool *accepted)
 {
+	uint32		count = 0;
+
 	accept_batch(sort_batch(consumer, ids, n), n, times, accepted);
+	for (uint32 i = 0; i < n; i++)
+		count += accepted[i] ? 1 : 0;
+	EsInboxCount(consumer, count, n - count);
 }
 
 /* The places of those that were accepted, from 1. */

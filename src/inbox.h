@@ -73,6 +73,9 @@ extern void EsInboxAcceptMany(int64 consumer, const EsColumn *ids, uint32 n, con
 extern ArrayType *EsInboxIndexes(const bool *accepted, uint32 n);
 extern void EsInboxCheckAge(TimestampTz made_at);
 
+/* inbox_status.c */
+extern void EsInboxCount(int64 consumer, uint32 accepted, uint32 duplicates);
+
 /* inbox_consumer.c */
 extern text *EsArgInbox(FunctionCallInfo fcinfo, int arg, const char *otherwise, const char *command);
 extern bool EsInboxConsumerFind(const text *name, int64 *id);

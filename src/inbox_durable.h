@@ -49,7 +49,7 @@ extern void EsEnvelopeOpen(Jsonb *headers, EsEnvelope *envelope);
 
 /* inbox_resequence.c */
 extern bool EsResequence(const EsInbox *inbox, const EsMessages *message, int64 sequence);
-extern void EsResequenceOverdue(const EsInbox *inbox);
+extern bool EsResequenceOverdue(const EsInbox *inbox);
 
 /* A handler, ready to be called. */
 typedef struct EsHandler

@@ -65,16 +65,17 @@ take_turn(Datum *args)
 	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-/* Publish what a statement takes out of es_inbox_held. */
-static void
+/* Publish what a statement takes out of es_inbox_held; false when that is nothing. */
+static bool
 publish_taken(EsStatement *statement, Datum *args)
 {
 	EsMessages	messages;
 
 	if (EsStatementRun(statement, args, NULL) == 0)
-		return;
+		return false;
 	EsMessagesTaken(&messages, Anum_es_inbox_held_message_id - 1);
 	(void) EsPublish(&messages);
+	return true;
 }
 
 /* Keep a message until its turn comes. */
@@ -115,20 +116,22 @@ EsResequence(const EsInbox *inbox, const EsMessages *message, int64 sequence)
 	else if (verdict != TURN_OVER)
 		(void) EsPublish(message);
 	if (verdict == TURN_NOW_AND_MORE)
-		publish_taken(&take_held, args);
+		(void) publish_taken(&take_held, args);
 	SPI_finish();
 	return verdict != TURN_OVER;
 }
 
-/* Publish what has waited too long for what is missing. */
-void
+/* Publish what has waited too long for what is missing; it is fetched when that is committed. */
+bool
 EsResequenceOverdue(const EsInbox *inbox)
 {
 	Datum		args[] = {Int64GetDatum(inbox->consumer)};
+	bool		any;
 
 	if (!inbox->resequences)
-		return;
+		return false;
 	SPI_connect();
-	publish_taken(&take_overdue, args);
+	any = publish_taken(&take_overdue, args);
 	SPI_finish();
+	return any;
 }

@@ -239,7 +239,8 @@ refuse_after_missing(Run *run, const ServedLane *lane, EsPosition position, cons
 {
 	if (envelope->missing == NULL || position <= lane->cursor)
 		return false;
-	refuse(run, lane, position, psprintf("sequence %s of this key is missing", envelope->missing), true);
+	refuse(run, lane, position, psprintf("%s: sequence %s of this key is missing",
+		   unpack_sql_state(ERRCODE_NO_DATA_FOUND), envelope->missing), true);
 	return true;
 }
 
@@ -317,13 +318,15 @@ acknowledge(const Run *run)
 static void
 run_inbox(Run *run, FunctionCallInfo fcinfo)
 {
+	bool		no_wait;
+
 	run->member = cstring_to_text(psprintf("session %d", MyProcPid));
-	EsResequenceOverdue(&run->inbox);
+	no_wait = EsResequenceOverdue(&run->inbox) || PG_ARGISNULL(3);
 	SPI_connect();
 	EsHandlerBegin(&run->handler, PG_GETARG_OID(1), run->inbox.handler_usecs);
 	run->desc = EsInboxMessageDesc();
 	run->context = AllocSetContextCreate(CurrentMemoryContext, "es_inbox_run", ALLOCSET_DEFAULT_SIZES);
-	fetch_messages(run, PG_ARGISNULL(2) ? RUN_DEFAULT : PG_GETARG_INT32(2), PG_GETARG_DATUM(3), PG_ARGISNULL(3));
+	fetch_messages(run, PG_ARGISNULL(2) ? RUN_DEFAULT : PG_GETARG_INT32(2), PG_GETARG_DATUM(3), no_wait);
 	handle_messages(run);
 	acknowledge(run);
 	ReleaseTupleDesc(run->desc);

@@ -663,8 +663,11 @@ es_inbox_accept_sequence(PG_FUNCTION_ARGS)
 	int64		number = argument_number(fcinfo, 2);
 	text	   *incarnation = argument_incarnation(fcinfo, 3);
 	int64		consumer = EsInboxConsumer(consumer_name);
+	bool		is_new;
 
-	PG_RETURN_BOOL(accept(get_source(consumer, name, incarnation), number));
+	is_new = accept(get_source(consumer, name, incarnation), number);
+	EsInboxCount(consumer, is_new ? 1 : 0, is_new ? 0 : 1);
+	PG_RETURN_BOOL(is_new);
 }
 
 /* es_inbox_add_incarnation(consumer, source, incarnation) */
