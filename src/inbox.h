@@ -73,6 +73,9 @@ extern void EsInboxAcceptMany(int64 consumer, const EsColumn *ids, uint32 n, con
 extern ArrayType *EsInboxIndexes(const bool *accepted, uint32 n);
 extern void EsInboxCheckAge(TimestampTz made_at);
 
+/* inbox_sequence.c */
+extern void EsCheckSequence(int64 sequence);
+
 /* inbox_status.c */
 extern void EsInboxCount(int64 consumer, uint32 accepted, uint32 duplicates);
 

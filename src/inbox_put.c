@@ -76,11 +76,7 @@ begin(FunctionCallInfo fcinfo, const char *command, EsInbox *inbox, EsMessages *
 static void
 check_sequence(int64 sequence, bool has_key)
 {
-	if (sequence < 0 || sequence == PG_INT64_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid sequence " INT64_FORMAT, sequence),
-				 errdetail("A sequence is 0 or more, and less than " INT64_FORMAT ".", PG_INT64_MAX)));
+	EsCheckSequence(sequence);
 	if (!has_key)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -639,19 +639,14 @@ argument_incarnation(FunctionCallInfo fcinfo, int arg)
 	return PG_ARGISNULL(arg) ? cstring_to_text("") : EsArgName(fcinfo, arg, "incarnation");
 }
 
-static int64
-argument_number(FunctionCallInfo fcinfo, int arg)
+void
+EsCheckSequence(int64 sequence)
 {
-	int64		number;
-
-	EsArgRequire(PG_ARGISNULL(arg), "sequence");
-	number = PG_GETARG_INT64(arg);
-	if (number < 0 || number == PG_INT64_MAX)
+	if (sequence < 0 || sequence == PG_INT64_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid sequence " INT64_FORMAT, number),
+				 errmsg("invalid sequence " INT64_FORMAT, sequence),
 				 errdetail("A sequence is 0 or more, and less than " INT64_FORMAT ".", PG_INT64_MAX)));
-	return number;
 }
 
 /* es_inbox_accept_sequence(consumer, source, sequence, incarnation) */
@@ -660,12 +655,14 @@ es_inbox_accept_sequence(PG_FUNCTION_ARGS)
 {
 	text	   *consumer_name = EsArgInbox(fcinfo, 0, NULL, "es_inbox_accept_sequence()");
 	text	   *name = EsArgName(fcinfo, 1, "source name");
-	int64		number = argument_number(fcinfo, 2);
 	text	   *incarnation = argument_incarnation(fcinfo, 3);
-	int64		consumer = EsInboxConsumer(consumer_name);
+	int64		consumer;
 	bool		is_new;
 
-	is_new = accept(get_source(consumer, name, incarnation), number);
+	EsArgRequire(PG_ARGISNULL(2), "sequence");
+	EsCheckSequence(PG_GETARG_INT64(2));
+	consumer = EsInboxConsumer(consumer_name);
+	is_new = accept(get_source(consumer, name, incarnation), PG_GETARG_INT64(2));
 	EsInboxCount(consumer, is_new ? 1 : 0, is_new ? 0 : 1);
 	PG_RETURN_BOOL(is_new);
 }
