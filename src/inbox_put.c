@@ -61,12 +61,10 @@ EsInboxFind(const text *consumer, EsInbox *inbox)
 	EsProbeClose(&probe);
 }
 
-/* What both forms begin with: the inbox, and the columns that all messages share. */
+/* What both forms do when their arguments are good: find the inbox, and set what all messages share. */
 static void
-begin(FunctionCallInfo fcinfo, const char *command, EsInbox *inbox, EsMessages *messages)
+begin(const text *consumer, const char *command, EsInbox *inbox, EsMessages *messages)
 {
-	text	   *consumer = EsArgInbox(fcinfo, 0, NULL, command);
-
 	EsInboxFind(consumer, inbox);
 	EsPublishCheck(command);
 	EsColumnSetText(&messages->columns[Anum_es_outbox_topic], inbox->name);
@@ -140,12 +138,13 @@ set_message(EsMessages *messages, FunctionCallInfo fcinfo, EsEnvelope *envelope)
 Datum
 es_inbox_put(PG_FUNCTION_ARGS)
 {
+	text	   *consumer = EsArgInbox(fcinfo, 0, NULL, "es_inbox_put()");
 	EsMessages	messages = {0};
 	EsEnvelope	envelope = {NULL};
 	EsInbox		inbox;
 
 	set_message(&messages, fcinfo, &envelope);
-	begin(fcinfo, "es_inbox_put()", &inbox, &messages);
+	begin(consumer, "es_inbox_put()", &inbox, &messages);
 	if (!EsInboxAccept(inbox.consumer, envelope.message_id,
 					   PG_ARGISNULL(8) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(8)))
 		PG_RETURN_BOOL(false);
@@ -299,12 +298,13 @@ put_one(Batch *batch, uint32 i)
 Datum
 es_inbox_put_batch(PG_FUNCTION_ARGS)
 {
+	text	   *consumer = EsArgInbox(fcinfo, 0, NULL, "es_inbox_put_batch()");
 	Batch		batch = {{0}};
 	uint32		n;
 
 	set_batch(&batch, fcinfo);
 	n = batch.messages.n;
-	begin(fcinfo, "es_inbox_put_batch()", &batch.inbox, &batch.messages);
+	begin(consumer, "es_inbox_put_batch()", &batch.inbox, &batch.messages);
 	batch.accepted = palloc0(n * sizeof(bool));
 	EsInboxAcceptMany(batch.inbox.consumer, &batch.ids, n, &batch.times, batch.accepted);
 	if (batch.sequences.values == NULL)

@@ -36,7 +36,7 @@ BEGIN ATOMIC
      LIMIT 100000;
 END;
 COMMENT ON FUNCTION @extschema@.es_inbox_waiting(text, bigint) IS
-'es_pg: when each message of a durable inbox was put that was not handled yet, but for dead letters; at most 100,000.
+'When each message of a durable inbox was put that was not handled yet, but for dead letters; at most 100,000.
 Example: SELECT count(*) FROM es_inbox_waiting(''$inbox/shipping'', 1);';
 
 CREATE VIEW @extschema@.es_inbox_status AS
