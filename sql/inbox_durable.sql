@@ -32,7 +32,7 @@ END $$;
 -- Put: once for each message id.
 --
 SELECT es_inbox_put('shipping', 'm1', 'orders', 'OrderPlaced', '42', '{"n": 1}');
-SELECT es_create_inbox('shipping', lanes => 2, max_attempts => 3, retry_base => '1 ms', retry_max => '1 ms', handler_timeout => '400 ms');
+SELECT es_create_inbox('shipping', lanes => 1, max_attempts => 3, retry_base => '1 ms', retry_max => '1 ms', handler_timeout => '400 ms');
 SELECT es_inbox_put('shipping', 'm1', 'orders', 'OrderPlaced', '42', '{"n": 1}', '{"by": "ann"}', correlation_id => 'c-1');
 SELECT es_inbox_put('shipping', 'm1', 'orders', 'OrderPlaced', '42', '{"n": 1}');
 SELECT es_inbox_put_batch('shipping', '{m2,m1,m3,m2}', 'orders', '{A,A,B,A}', '{42,42,NULL,42}',
@@ -54,6 +54,15 @@ END $$;
 BEGIN;
 SELECT * FROM es_inbox_run('shipping', 'show(es_inbox_message)');
 ROLLBACK;
+-- What a handler publishes was caused by its message.
+CREATE FUNCTION publish(m es_inbox_message) RETURNS void LANGUAGE sql AS $$SELECT es_publish('shipped', 'A', '{}')$$;
+SET es_pg.causation_id = 'mine';
+BEGIN;
+SELECT * FROM es_inbox_run('shipping', 'publish(es_inbox_message)', 2);
+SELECT correlation_id, causation_id FROM es_outbox WHERE topic = 'shipped' ORDER BY position;
+SHOW es_pg.causation_id;
+ROLLBACK;
+RESET es_pg.causation_id;
 -- That was rolled back, so it has not been. At most so many at once.
 SELECT * FROM es_inbox_run('shipping', 'ship(es_inbox_message)', 3);
 SELECT * FROM es_inbox_run('shipping', 'ship(es_inbox_message)');

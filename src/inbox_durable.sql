@@ -123,14 +123,14 @@ Errors: those of es_inbox_put; 2202E arrays of different lengths, 54000 too many
 Example: SELECT es_inbox_put_batch(''shipping'', ''{evt-123,evt-124}'', ''orders'', ''{OrderPlaced,OrderPaid}'', ''{42,42}'', ARRAY[''{}'', ''{}'']::jsonb[]);';
 
 CREATE FUNCTION @extschema@.es_inbox_run(
-    consumer text, handler regprocedure, max_count integer DEFAULT 100, wait interval DEFAULT NULL,
+    consumer text, handler regprocedure, max_count integer DEFAULT 50, wait interval DEFAULT NULL,
     OUT handled integer, OUT failed integer)
 RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_inbox_run(text, regprocedure, integer, interval) IS
 'Has a function handle messages of a consumer''s durable inbox, at most max_count, each in a subtransaction of its own, with the caller''s rights: SELECT handler(message). Its effects and the note that the message was handled commit together, with the caller''s transaction. Returns how many were handled and how many failed; 0 and 0: there is nothing to do now.
 handler: a function of one argument of type es_inbox_message that returns void. One that raises an error, runs into a deadlock or the handler_timeout, or leaves a deferred constraint violated, has failed: its effects are undone, the error is kept with its SQLSTATE, the message comes again later (retry_base * 2^attempt with full jitter, at most retry_max) and is a dead letter after max_attempts; later messages of its key wait. A query cancel and statement_timeout end the whole call, as if nothing had been done.
 wait (at most 30 s; in a transaction that has not written): how long to wait for a message.
-Each session that runs an inbox has lanes of its own; call it again and again, each time in a transaction of its own. Deferred constraints are checked at the beginning and after each message, and have their initial mode afterwards.
+Each session that runs an inbox has lanes of its own; call it again and again, each time in a transaction of its own. Deferred constraints are checked at the beginning and after each message, and have their initial mode afterwards. While a handler runs, es_pg.correlation_id, es_pg.causation_id (the message''s id) and es_pg.traceparent are the message''s, for what it appends and publishes.
 Errors: 42704 no such inbox, 42883, 42P13 a handler of another signature, 42501, 55006, SE006, SE007, 22004, 22023, 25006.
 Example: SELECT * FROM es_inbox_run(''shipping'', ''ship(es_inbox_message)'');';
 

@@ -209,7 +209,7 @@ call(const EsHandler *handler, Datum message)
 	int			result;
 
 	time_is_over = false;
-	enable_timeout_after(timer, (int) (handler->usecs / 1000));
+	enable_timeout_after(timer, (int) Max(handler->usecs / 1000, 1));
 	result = SPI_execute_plan(handler->plan, &message, NULL, false, 0);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "could not call a handler: %s", SPI_result_code_string(result));

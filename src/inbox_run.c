@@ -23,6 +23,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -33,7 +34,7 @@
 
 PG_FUNCTION_INFO_V1(es_inbox_run);
 
-#define RUN_DEFAULT		100		/* messages of one call */
+#define RUN_DEFAULT		50		/* messages of one call: beyond 64 subtransactions others' snapshots are slower */
 
 /* Columns of es_inbox_message, from 0. */
 enum
@@ -244,6 +245,31 @@ refuse_after_missing(Run *run, const ServedLane *lane, EsPosition position, cons
 	return true;
 }
 
+static const char *
+string_or_empty(const Run *run, uint64 row, int delivery_column)
+{
+	bool		isnull;
+	Datum		value = column(run, row, delivery_column, &isnull);
+
+	return isnull ? "" : TextDatumGetCString(value);
+}
+
+/* What a handler appends and publishes was caused by its message. */
+static char *
+call_handler(const Run *run, uint64 row, const EsEnvelope *envelope)
+{
+	const char *const settings[][2] = {
+		{"es_pg.correlation_id", string_or_empty(run, row, DELIVERY_CORRELATION_ID)},
+		{"es_pg.causation_id", text_to_cstring(envelope->message_id)},
+		{"es_pg.traceparent", string_or_empty(run, row, DELIVERY_TRACEPARENT)}
+	};
+	int			nest = EsSettingsBegin(settings, lengthof(settings));
+	char	   *failure = EsHandlerCall(&run->handler, form_message(run, row, envelope));
+
+	AtEOXact_GUC(true, nest);
+	return failure;
+}
+
 static void
 handle(Run *run, uint64 row, const ServedLane *lane, EsPosition position)
 {
@@ -254,7 +280,7 @@ handle(Run *run, uint64 row, const ServedLane *lane, EsPosition position)
 	EsEnvelopeOpen(DatumGetJsonbP(column(run, row, DELIVERY_HEADERS, &isnull)), &envelope);
 	if (refuse_after_missing(run, lane, position, &envelope))
 		return;
-	failure = EsHandlerCall(&run->handler, form_message(run, row, &envelope));
+	failure = call_handler(run, row, &envelope);
 	if (failure != NULL)
 		refuse(run, lane, position, failure, false);
 	else

@@ -187,9 +187,12 @@ BEGIN
         END LOOP;
     END IF;
     -- Of consumers that were dropped.
-    DELETE FROM @extschema@.es_inbox_sequences AS t
-     WHERE NOT EXISTS (SELECT FROM @extschema@.es_inbox_consumers AS c WHERE c.consumer_id = t.consumer_id);
-    DELETE FROM @extschema@.es_inbox_ranges AS r WHERE NOT EXISTS (SELECT FROM @extschema@.es_inbox_sequences AS t WHERE t.sequence_id = r.sequence_id);
+    WITH gone AS (
+        DELETE FROM @extschema@.es_inbox_sequences AS t
+         WHERE NOT EXISTS (SELECT FROM @extschema@.es_inbox_consumers AS c WHERE c.consumer_id = t.consumer_id)
+        RETURNING t.sequence_id), ranges AS (
+        DELETE FROM @extschema@.es_inbox_ranges AS r USING gone AS g WHERE r.sequence_id = g.sequence_id)
+    DELETE FROM @extschema@.es_inbox_lost AS l USING gone AS g WHERE l.sequence_id = g.sequence_id;
     DELETE FROM @extschema@.es_inbox_lost AS l WHERE l.closed_at < pg_catalog.clock_timestamp() - interval '30 days';
 END $$;
 COMMENT ON FUNCTION @extschema@.es_inbox_tend_sequences() IS

@@ -1,0 +1,1 @@
+SELECT plain_run(100);
