@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 
 use EsSession;
 
-our @EXPORT = qw(es_cluster es_connect es_poll es_fork es_reap es_kill_all es_seed es_check es_soundness es_events_sound es_continue);
+our @EXPORT = qw(es_cluster es_connect es_poll es_fork es_reap es_kill_all es_work es_seed es_check es_soundness es_events_sound es_continue);
 
 my %children;    # pid => name
 
@@ -115,6 +115,26 @@ END
 	my $code = $?;
 	es_kill_all();
 	$? = $code;
+}
+
+# Run code with a session, again after each crash, until it says that it is done; at most so many seconds.
+sub es_work
+{
+	my ($node, $limit, $name, $code) = @_;
+	my $until = time + $limit;
+	my $session = EsSession->attempt($node, name => $name);
+
+	while (1)
+	{
+		die "not stopped in time\n" if time > $until;
+		if ($session->lost)
+		{
+			usleep(5000);
+			$session = EsSession->attempt($node, name => $name);
+			next;
+		}
+		return if $code->($session);
+	}
 }
 
 # The seed of this run's random numbers: ES_SEED, or a new one.

@@ -20,26 +20,6 @@ my $node = es_cluster('outbox', 'es_pg.outbox_chunk_size = 100', 'es_pg.outbox_r
 	'es_pg.outbox_chunk_interval = 0', 'restart_after_crash = on', 'max_worker_processes = 16');
 my $stop = "$PostgreSQL::Test::Utils::tmp_check/stop";
 
-# Run code with a session, again after each crash, until it says that it is done.
-sub work
-{
-	my ($name, $code) = @_;
-	my $until = time + $limit;
-	my $session = EsSession->attempt($node, name => $name);
-
-	while (1)
-	{
-		die "not stopped in time\n" if time > $until;
-		if ($session->lost)
-		{
-			usleep(5000);
-			$session = EsSession->attempt($node, name => $name);
-			next;
-		}
-		return if $code->($session);
-	}
-}
-
 # An id is noted when the commit of its message was answered.
 sub publish
 {
@@ -47,7 +27,7 @@ sub publish
 	my $n = 0;
 
 	srand $seed * 100 + $w;
-	work("writer $w", sub {
+	es_work($node, $limit, "writer $w", sub {
 		my ($session) = @_;
 		return 1 if -e $stop;
 		my $n = ++$n;
@@ -64,7 +44,7 @@ sub publish
 sub consume
 {
 	my ($out) = @_;
-	work('reader', sub {
+	es_work($node, $limit, 'reader', sub {
 		my ($session) = @_;
 		my $answer = $session->try(q{SELECT position, message_id, lane, epoch FROM es_fetch('reader', 'r', 1000)});
 		return 0 if defined $answer->{sqlstate};
@@ -78,7 +58,7 @@ sub consume
 
 sub maintain
 {
-	work('maintainer', sub {
+	es_work($node, $limit, 'maintainer', sub {
 		my ($session) = @_;
 		my $answer = $session->try('SELECT es_maintain()');
 		die "$answer->{sqlstate} $answer->{message}\n" if defined $answer->{sqlstate} && $answer->{sqlstate} !~ /^(08|57)/;

@@ -18,26 +18,6 @@ my $limit = 150;
 my $node = es_cluster('inbox', 'restart_after_crash = on');
 my $stop = "$PostgreSQL::Test::Utils::tmp_check/stop";
 
-# Run code with a session, again after each crash, until it says that it is done.
-sub work
-{
-	my ($name, $code) = @_;
-	my $until = time + $limit;
-	my $session = EsSession->attempt($node, name => $name);
-
-	while (1)
-	{
-		die "not stopped in time\n" if time > $until;
-		if ($session->lost)
-		{
-			usleep(5000);
-			$session = EsSession->attempt($node, name => $name);
-			next;
-		}
-		return if $code->($session);
-	}
-}
-
 # What may happen to a statement while the server crashes and comes back.
 sub survive
 {
@@ -54,7 +34,7 @@ sub put
 	my $i = 1;
 
 	srand $seed * 100 + $p;
-	work("putter $p", sub {
+	es_work($node, $limit, "putter $p", sub {
 		my ($session) = @_;
 		return 1 if -e $stop;
 		# The one that is not known to be stored, or one of the last again.
@@ -75,7 +55,7 @@ sub run_inbox
 	my ($w, $out) = @_;
 
 	srand $seed * 100 + 50 + $w;
-	work("worker $w", sub {
+	es_work($node, $limit, "worker $w", sub {
 		my ($session) = @_;
 		my $answer = $session->try(q{SELECT * FROM es_inbox_run('shipping', 'ship(es_inbox_message)', } . (1 + int rand 60) . ')');
 		# Who was away for longer than a lease may find its lanes taken.
@@ -93,7 +73,7 @@ sub read_source
 	my ($r, $out) = @_;
 	my $i = 0;
 
-	work("reader $r", sub {
+	es_work($node, $limit, "reader $r", sub {
 		my ($session) = @_;
 		return 1 if -e $stop;
 		my $sql = join ' ', map { "SELECT look($_);" } $i .. $i + 9;

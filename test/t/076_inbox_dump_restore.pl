@@ -7,8 +7,7 @@ use strict;
 use warnings;
 use Test::More;
 
-use IPC::Run;
-
+use EsRestore;
 use EsTest;
 
 my $node = es_cluster('source');
@@ -60,26 +59,15 @@ is_deeply($expected->{status}[2] =~ s/\|20[^|]*//r, 'shipping|4|1|1|1', 'there i
 is(scalar @{ $expected->{ranges} }, 2, 'there are holes');
 is(scalar @{ $expected->{lost} }, 1, 'and one that was given up');
 
-sub run
-{
-	my ($name, @command) = @_;
-	my ($out, $err) = ('', '');
-	local %ENV = $node->_get_env;
-
-	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
-	ok($ok && $err eq '', $name) or diag($out . $err);
-	return;
-}
-
 my $tmp = $PostgreSQL::Test::Utils::tmp_check;
 for my $format ('plain', 'custom')
 {
 	my $name = "inbox_$format";
 	my $dump = "$tmp/$name";
 
-	run("$name: pg_dump", 'pg_dump', "--format=$format", "--file=$dump", 'inbox');
+	es_run("$name: pg_dump", $node, 'pg_dump', "--format=$format", "--file=$dump", 'inbox');
 	es_connect($node)->rows("CREATE DATABASE $name");
-	run("$name: restore", $format eq 'plain' ? ('psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $name, '-f', $dump)
+	es_run("$name: restore", $node, $format eq 'plain' ? ('psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $name, '-f', $dump)
 		: ('pg_restore', '--exit-on-error', '-d', $name, $dump));
 
 	my $restored = es_connect($node, dbname => $name);
