@@ -48,17 +48,6 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
-/* 16: one function for the ACLs of all kinds of objects. */
-#include "utils/acl.h"
-#if PG_VERSION_NUM >= 160000
-#include "catalog/pg_proc.h"
-#define EsMayExecute(function) \
-	(object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
-#else
-#define EsMayExecute(function) \
-	(pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
-#endif
-
 /* A backend's number, from 0 to below MaxBackends, for as long as it lives. */
 #if PG_VERSION_NUM >= 170000
 #define EsProcNumber()		MyProcNumber

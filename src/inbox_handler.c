@@ -88,7 +88,7 @@ check_signature(Oid function)
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("%s cannot handle messages", format_procedure(function)),
 				 errdetail("A handler is a function of one argument of type es_inbox_message that returns void.")));
-	if (!EsMayExecute(function))
+	if (!EsMayExecute(function, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for function %s", get_func_name(function))));
