@@ -66,19 +66,18 @@ timed_sql() {
   RATE=$(((${EPOCHREALTIME/./} - begin) / 1000))
 }
 
-# The day of ten million marks is over: what it takes to forget them.
+# The time of ten million marks is over: what it takes to forget them.
 inbox_clean() {
-  local count=$((10000000 / shrink)) es plain day
+  local count=$((10000000 / shrink)) es plain
   fresh "$row"
   sql -d "$row" -v known=0 -f inbox_tables.sql >/dev/null
-  sql -d "$row" -c "SET TimeZone = 'UTC'; INSERT INTO es_inbox SELECT date_trunc('day', now()) - interval '7 days', 1, gen_random_uuid() FROM generate_series(1, $count)" \
-    -c "INSERT INTO plain_inbox SELECT now() - interval '7 days', 'shipping', gen_random_uuid()::text FROM generate_series(1, $count)"
+  sql -d "$row" -c "INSERT INTO es_inbox SELECT now() - interval '336 hours', 1, gen_random_uuid() FROM generate_series(1, $count)" \
+    -c "INSERT INTO plain_inbox SELECT now() - interval '336 hours', 'shipping', gen_random_uuid()::text FROM generate_series(1, $count)"
   ready
-  day="SET TimeZone = 'UTC'; SET es_pg.inbox_retention = '6d'; SELECT es_retire_chunks()"
-  timed_sql "$row" "$day"
+  timed_sql "$row" 'SELECT es_retire_chunks()'
   es=$RATE
   [ "$(sql -At -d "$row" -c 'SELECT count(*) FROM es_inbox')" = 0 ] || es_die "$row: marks are left"
-  timed_sql "$row" "DELETE FROM plain_inbox WHERE accepted_at < now() - interval '6 days'"
+  timed_sql "$row" "DELETE FROM plain_inbox WHERE accepted_at < now() - interval '7 days'"
   plain=$RATE
   timed_sql "$row" 'VACUUM plain_inbox'
   line "forgetting $(figure "$count") messages: es_retire_chunks()" ms "$(figure "$es")" \
