@@ -118,7 +118,6 @@ typedef struct EsSnapshotPolicy
 } EsSnapshotPolicy;
 
 /* snapshot_store.c */
-extern EsPosition EsStreamPosition(const EsStream *stream, int64 version, Snapshot mvcc);
 extern bool EsSnapshotFind(const EsStream *stream, const EsReducer *reducer, int64 lowest, int64 highest,
 						   Snapshot snapshot, EsSnapshot *found);
 extern bool EsSnapshotPolicyFind(const text *category, const EsReducer *reducer, Snapshot snapshot,

@@ -141,6 +141,13 @@ EsFoldState(const EsFold *fold)
 
 /* ---------------------------------------------------------------- the aggregate */
 
+static bool
+same_text(const text *a, const text *b)
+{
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
 /* The reducer of an aggregate, found at the first row. */
 static EsReducer *
 get_reducer(FunctionCallInfo fcinfo, text *given)
@@ -148,8 +155,7 @@ get_reducer(FunctionCallInfo fcinfo, text *given)
 	FoldReducer *known = fcinfo->flinfo->fn_extra;
 	MemoryContext old;
 
-	if (known != NULL && VARSIZE_ANY_EXHDR(known->given) == VARSIZE_ANY_EXHDR(given) &&
-		memcmp(VARDATA_ANY(known->given), VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given)) == 0)
+	if (known != NULL && same_text(known->given, given))
 		return known->reducer;
 	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
 	known = palloc(sizeof(FoldReducer));
@@ -182,13 +188,12 @@ check_next(const EsFold *fold, const EsReducer *reducer, const EsEventRow *event
 {
 	const text *stream = DatumGetTextPP(event->values[Anum_es_event_stream - 1]);
 	int64		version = DatumGetInt64(event->values[Anum_es_event_version - 1]);
-	char	   *name = text_to_cstring(stream);
 
-	if (strcmp(name, text_to_cstring(fold->stream)) != 0)
+	if (!same_text(stream, fold->stream))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("cannot fold events of several streams to one state"),
-				 errdetail("There are events of \"%s\" and of \"%s\".", text_to_cstring(fold->stream), name),
+				 errdetail("There are events of \"%s\" and of \"%s\".", text_to_cstring(fold->stream), text_to_cstring(stream)),
 				 errhint("Use GROUP BY stream.")));
 	if (reducer != fold->reducer)
 		ereport(ERROR,
@@ -197,13 +202,13 @@ check_next(const EsFold *fold, const EsReducer *reducer, const EsEventRow *event
 	if (version <= fold->version)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("events of stream \"%s\" are not in version order", name),
+				 errmsg("events of stream \"%s\" are not in version order", text_to_cstring(stream)),
 				 errdetail("Version " INT64_FORMAT " comes after version " INT64_FORMAT ".", version, fold->version),
 				 errhint("Use es_fold(event, reducer ORDER BY version).")));
 	if (version > fold->version + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("version " INT64_FORMAT " of stream \"%s\" is missing", fold->version + 1, name),
+				 errmsg("version " INT64_FORMAT " of stream \"%s\" is missing", fold->version + 1, text_to_cstring(stream)),
 				 errdetail("Version " INT64_FORMAT " comes after version " INT64_FORMAT ".", version, fold->version),
 				 errhint("Fold all events of a stream; a built-in reducer's option \"types\" passes over those it does not want.")));
 }

@@ -61,25 +61,6 @@ enum
 	Anum_es_snapshot_policies_keep
 };
 
-static bool
-take_position(TupleTableSlot *slot, void *arg)
-{
-	bool		isnull;
-
-	*(EsPosition *) arg = (EsPosition) DatumGetInt64(slot_getattr(slot, Anum_es_events_position, &isnull));
-	return false;
-}
-
-/* The position of one of a stream's versions; 0: it is not there. */
-EsPosition
-EsStreamPosition(const EsStream *stream, int64 version, Snapshot mvcc)
-{
-	EsPosition	position = 0;
-
-	EsStreamScan(stream, version, version, false, mvcc, take_position, &position);
-	return position;
-}
-
 /*
  * Is the event that a snapshot ends with still the one?  Of one that has gone
  * with its chunk nobody knows, and then the snapshot is all there is.

@@ -143,6 +143,7 @@ extern void EsStreamCheckAlive(const EsStream *stream, const text *name);
 typedef bool (*EsEventVisitor) (TupleTableSlot *slot, void *arg);	/* false: stop */
 extern void EsStreamScan(const EsStream *stream, int64 from, int64 to, bool backward,
 						 Snapshot snapshot, EsEventVisitor visit, void *arg);
+extern EsPosition EsStreamPosition(const EsStream *stream, int64 version, Snapshot snapshot);
 extern void EsStreamChunkNote(const EsStream *stream, EsPosition chunk, int64 first_version);
 extern bool EsStreamChunkNewest(const EsStream *stream, Snapshot snapshot, EsPosition before, EsPosition *chunk);
 

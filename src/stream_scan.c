@@ -198,3 +198,22 @@ EsStreamScan(const EsStream *stream, int64 from, int64 to, bool backward,
 	}
 	pfree(chunks);
 }
+
+static bool
+take_position(TupleTableSlot *slot, void *arg)
+{
+	bool		isnull;
+
+	*(EsPosition *) arg = (EsPosition) DatumGetInt64(slot_getattr(slot, Anum_es_events_position, &isnull));
+	return false;
+}
+
+/* The position of one of a stream's versions; 0: it is not there. */
+EsPosition
+EsStreamPosition(const EsStream *stream, int64 version, Snapshot snapshot)
+{
+	EsPosition	position = 0;
+
+	EsStreamScan(stream, version, version, false, snapshot, take_position, &position);
+	return position;
+}
