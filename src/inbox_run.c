@@ -138,7 +138,7 @@ lock_lanes(Run *run)
 		lane->number = number;
 		lane->epoch = DatumGetInt64(column(run, i, DELIVERY_EPOCH, &isnull));
 		EsLeaseLockOrFail(&run->subscription, number, lane->epoch);
-		lane->cursor = EsCursorNow(run->subscription.id, number);
+		lane->cursor = EsCursorNow(run->subscription.id, number, NULL);
 		run->lanes = lappend(run->lanes, lane);
 	}
 }
