@@ -44,7 +44,7 @@
 #define REGISTRY_NAME	"es_pg registry"
 #define HEADER_MAGIC	0x65735f70
 #ifndef LAYOUT					/* a test builds a library with another one */
-#define LAYOUT			5		/* grows with every change of EsShared */
+#define LAYOUT			6		/* grows with every change of EsShared */
 #endif
 
 #define LOGS_SMALL		32		/* logs in use at once, out of the slack */

@@ -413,7 +413,7 @@ find_note(uint32 log, int32 subscription, int32 lane)
 	return NULL;
 }
 
-/* A place for a new note: a free one, or that of the oldest epoch. */
+/* A place for a new note: a free one, or that of the oldest. */
 static EsLaneNote *
 take_note(uint32 log, int32 subscription, int32 lane)
 {
@@ -424,7 +424,7 @@ take_note(uint32 log, int32 subscription, int32 lane)
 	{
 		if (notes[i].log == 0)
 			return &notes[i];
-		if (notes[i].epoch < taken->epoch)
+		if (notes[i].noted < taken->noted)
 			taken = &notes[i];
 	}
 	return taken;
@@ -449,7 +449,7 @@ EsLaneNoteWrite(const EsSubscription *subscription, const EsLane *lane)
 	{
 		if (note == NULL)
 			note = take_note(log, subscription->id, lane->number);
-		*note = (EsLaneNote) {log, subscription->id, lane->number, lane->epoch, handed, looked, lane->moved};
+		*note = (EsLaneNote) {log, subscription->id, lane->number, 0, lane->epoch, handed, looked, lane->moved};
 	}
 	else if (looked >= note->looked || handed > note->handed)
 	{
@@ -457,6 +457,7 @@ EsLaneNoteWrite(const EsSubscription *subscription, const EsLane *lane)
 		note->looked = looked;
 		note->moved = lane->moved;
 	}
+	note->noted = (uint32) (GetCurrentTimestamp() / USECS_PER_SEC);
 	unlock_consumers();
 }
 

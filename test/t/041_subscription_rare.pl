@@ -84,5 +84,19 @@ $listener->notifications;
 es_check($listener, 'what is behind is parked', q{SELECT key FROM es_fetch('listens', 'me')});
 ok($listener->wait_for_notification(10), 'and this notifies');
 is_deeply([ $listener->rows(q{SELECT key, type FROM es_fetch('listens', 'me')}) ], [ [ 'b-1', 'E2' ] ], 'of what comes after it');
+
+# Notes of lanes that nobody reads any more, of another database and with higher epochs, make room for those in use.
+$db->rows(q{CREATE DATABASE other});
+my $other = es_connect($node, dbname => 'other');
+$db->rows(q{SELECT es_create_subscription('many', 'end', lanes => 800)});
+$db->rows(q{SELECT es_fetch('many', 'me')});
+$other->rows(q{CREATE EXTENSION es_pg; SELECT es_create_subscription('few', 'beginning', lanes => 24)});
+ok(es_poll(sub { $db->value('SELECT extract(epoch FROM now())::bigint') > $db->value(q{SELECT max(extract(epoch FROM since))::bigint + 1 FROM es_leases}) }, 30),
+	'a while ago');
+$other->rows(q{SELECT es_append('key-' || i, 'E', '{}') FROM generate_series(1, 200) AS i});
+$other->rows(q{SELECT es_append('tail-1', 'E', '{}')});
+$other->rows(q{CREATE TABLE fetched AS SELECT lane, epoch, max(position) AS position FROM es_fetch('few', 'me') GROUP BY 1, 2});
+$other->rows(q{SELECT es_ack('few', lane, epoch, position) FROM fetched});
+is($other->value(q{SELECT count(*) FROM es_lane_cursors WHERE position < es_horizon()}), 0, 'what was looked at is known of every lane');
 $node->stop;
 done_testing();
