@@ -19,6 +19,17 @@
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
+/* Columns of es_cursors, whose newest rows are marks for standbys, too. */
+enum
+{
+	Anum_es_cursors_subscription_id = 1,
+	Anum_es_cursors_lane,
+	Anum_es_cursors_epoch,
+	Anum_es_cursors_position
+};
+
+#define Natts_es_cursors	Anum_es_cursors_position
+
 typedef struct EsCatalog
 {
 	Oid			extension;

@@ -417,29 +417,27 @@ EsIncarnationBegin(void)
 EsLives
 EsLivesRead(Snapshot snapshot)
 {
-	Relation	rel = EsTableOpen(EsCatalogGet()->incarnations, AccessShareLock);
-	Relation	index = index_open(EsCatalogGet()->incarnations_pkey, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = es_index_beginscan(rel, index, snapshot, 0);
+	EsProbe		probe;
+	IndexScanDesc scan;
 	EsLives		lives = {0, NULL};
 	int			size = 8;
 
+	EsProbeOpen(&probe, EsCatalogGet()->incarnations, EsCatalogGet()->incarnations_pkey);
+	scan = es_index_beginscan(probe.rel, probe.index, snapshot, 0);
 	lives.lives = palloc(size * sizeof(EsLife));
 	index_rescan(scan, NULL, 0, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	while (index_getnext_slot(scan, ForwardScanDirection, probe.slot))
 	{
 		Incarnation row;
 
-		read_row(slot, &row);
+		read_row(probe.slot, &row);
 		if (lives.n == size)
 			lives.lives = repalloc(lives.lives, (size *= 2) * sizeof(EsLife));
 		lives.lives[lives.n].id = row.id;
 		lives.lives[lives.n++].after = row.after;
 	}
 	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	EsProbeClose(&probe);
 	return lives;
 }
 

@@ -25,11 +25,6 @@
 
 #include "catalog.h"
 
-/* Columns of es_cursors. */
-#define Anum_subscription	1
-#define Anum_lane			2
-#define Anum_position		4
-
 /* The newest row of es_marks; 0: none. */
 static EsPosition
 newest_mark(Snapshot snapshot)
@@ -75,9 +70,9 @@ furthest_cursor(Snapshot snapshot)
 	EsProbeOpen(&probe, EsCatalogGet()->cursors, EsCatalogGet()->cursors_pkey);
 	while (next_cursor(&probe, snapshot, subscription, lane))
 	{
-		subscription = DatumGetInt32(slot_getattr(probe.slot, Anum_subscription, &isnull));
-		lane = DatumGetInt32(slot_getattr(probe.slot, Anum_lane, &isnull));
-		furthest = Max(furthest, (EsPosition) DatumGetInt64(slot_getattr(probe.slot, Anum_position, &isnull)));
+		subscription = DatumGetInt32(slot_getattr(probe.slot, Anum_es_cursors_subscription_id, &isnull));
+		lane = DatumGetInt32(slot_getattr(probe.slot, Anum_es_cursors_lane, &isnull));
+		furthest = Max(furthest, (EsPosition) DatumGetInt64(slot_getattr(probe.slot, Anum_es_cursors_position, &isnull)));
 	}
 	EsProbeClose(&probe);
 	return furthest;

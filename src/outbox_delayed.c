@@ -132,17 +132,14 @@ EsDelay(const EsMessages *messages, TimestampTz deliver_after)
 static uint64
 probe_next(Snapshot snapshot)
 {
-	Relation	rel = EsTableOpen(EsCatalogGet()->delayed, AccessShareLock);
-	Relation	index = index_open(EsCatalogGet()->delayed_due_idx, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	EsProbe		probe;
 	uint64		next = NONE_DUE;
 	bool		isnull;
 
-	if (EsIndexProbe(rel, index, snapshot, NULL, 0, ForwardScanDirection, slot))
-		next = (uint64) DatumGetTimestampTz(slot_getattr(slot, Anum_es_delayed_deliver_after, &isnull));
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	EsProbeOpen(&probe, EsCatalogGet()->delayed, EsCatalogGet()->delayed_due_idx);
+	if (EsIndexProbe(probe.rel, probe.index, snapshot, NULL, 0, ForwardScanDirection, probe.slot))
+		next = (uint64) DatumGetTimestampTz(slot_getattr(probe.slot, Anum_es_delayed_deliver_after, &isnull));
+	EsProbeClose(&probe);
 	return next;
 }
 

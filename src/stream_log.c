@@ -74,24 +74,21 @@ EsStreamNamesInvalidate(Oid relation)
 static text *
 look_up_name(int64 stream_id, Snapshot snapshot)
 {
-	Relation	rel = EsTableOpen(EsCatalogGet()->streams, AccessShareLock);
-	Relation	index = index_open(EsCatalogGet()->streams_pkey, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	EsProbe		probe;
 	ScanKeyData key;
 	text	   *name = NULL;
 	bool		isnull;
 
+	EsProbeOpen(&probe, EsCatalogGet()->streams, EsCatalogGet()->streams_pkey);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream_id));
-	if (EsIndexProbe(rel, index, snapshot, &key, 1, ForwardScanDirection, slot))
+	if (EsIndexProbe(probe.rel, probe.index, snapshot, &key, 1, ForwardScanDirection, probe.slot))
 	{
 		MemoryContext old = MemoryContextSwitchTo(names_context);
 
-		name = DatumGetTextPCopy(slot_getattr(slot, Anum_es_streams_name, &isnull));
+		name = DatumGetTextPCopy(slot_getattr(probe.slot, Anum_es_streams_name, &isnull));
 		MemoryContextSwitchTo(old);
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	EsProbeClose(&probe);
 	return name;
 }
 

@@ -28,17 +28,6 @@
 #define HINTS			256		/* a power of two */
 #define READ_ON_MAX		32		/* rows behind a hint that are looked at, dead ones too */
 
-/* Columns of es_cursors. */
-enum
-{
-	Anum_es_cursors_subscription_id = 1,
-	Anum_es_cursors_lane,
-	Anum_es_cursors_epoch,
-	Anum_es_cursors_position
-};
-
-#define Natts_es_cursors	Anum_es_cursors_position
-
 /* A cursor that was there once. */
 typedef struct Hint
 {
