@@ -94,7 +94,7 @@ ok(es_poll(sub { parked() == 0 }), 'nothing is parked any more');
 publish('c', $_ == 1 ? 'Fails' : $_ == 3 ? 'Never' : 'E', $_) for 1 .. 4;
 ok(es_poll(sub { arrived('c') eq '2 4' }), 'what cannot be delivered is left out');
 is_deeply([ $db->rows(q{SELECT payload ->> 'n', attempts, error FROM es_dead_letters ORDER BY position}) ],
-	[ [ '1', '3', "it fails ?? \x{e9}" ], [ '3', '1', 'it is bad' ] ], 'and is a dead letter: one after its attempts, one at once');
+	[ [ '1', '3', "it fails ?? \xc3\xa9" ], [ '3', '1', 'it is bad' ] ], 'and is a dead letter: one after its attempts, one at once');
 ok(all_acknowledged(), 'the lanes have gone on');
 $db->rows(q{SELECT es_discard('outcomes')});
 
