@@ -87,6 +87,9 @@ move(Dispatch *dispatch, int *left)
 			case SOURCE_PARKED:
 				WindowParked(dispatch, &event);
 				break;
+			case SOURCE_LANES:
+				WindowKeep(dispatch, &event);
+				break;
 			case SOURCE_LOST:
 				lose(dispatch, &event);
 				break;

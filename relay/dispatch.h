@@ -157,6 +157,7 @@ extern void WindowReported(Dispatch *dispatch, DispatchItem *item);
 extern bool WindowSameKey(const DispatchItem *one, const DispatchItem *other);
 extern void WindowLose(Dispatch *dispatch, DispatchLane *lane);
 extern void WindowLoseAll(Dispatch *dispatch);
+extern void WindowKeep(Dispatch *dispatch, const SourceEvent *event);
 extern void WindowFree(Dispatch *dispatch);
 extern int	WindowDemand(void *context, const SourcePlace **held, int *nheld);
 

@@ -6,11 +6,9 @@
  * is not confirmed comes again.  Confirmations are gathered for a while, for
  * each acknowledgement is a transaction of the database.
  *
- * A consumer that makes no call for its lease time has left.  One that cannot
- * fetch, for its window is full and its sink does not move, acknowledges up to
- * where it stands instead, which changes nothing.  That is the position before
- * its first message, and not its last acknowledgement: a parked message that was
- * handed out again stands far before that, and is not done.
+ * A consumer that makes no call for its lease time has left.  One that does not
+ * fetch, for its window is full and its sink does not move, gives a sign of life
+ * now and then, and so hears which lanes it has lost.
  */
 #include "dispatch.h"
 
@@ -38,36 +36,36 @@ due_at(const Dispatch *dispatch)
 	return WAIT_FOREVER;
 }
 
-/* Acknowledges all lanes that have moved; if none has, one up to where it stands. */
+/* Acknowledges all lanes that have moved. */
 static void
-send(Dispatch *dispatch, bool moved)
+send(Dispatch *dispatch)
 {
-	SourcePlace place;
-
 	for (DispatchLane *lane = dispatch->lanes; lane != NULL; lane = lane->next)
 	{
-		if (lane->lost || !(moved ? lane->dirty : lane->head != NULL))
+		SourcePlace place = {lane->lane, lane->epoch, lane->confirmed};
+
+		if (lane->lost || !lane->dirty)
 			continue;
-		place = (SourcePlace) {lane->lane, lane->epoch, lane->confirmed};
-		if (!moved)
-			place.position = lane->head->position - 1;
 		lane->dirty = false;
 		dispatch->source->methods->ack(dispatch->source, &place);
-		if (!moved)
-			break;
 	}
 	dispatch->acked_at = dispatch->alive_at = WaitNow();
 	dispatch->progress = true;
 }
 
-/* Acknowledges if it is time for that, or at once. */
+/* Acknowledges if it is time for that, or at once; or gives a sign of life. */
 void
 CheckpointRun(Dispatch *dispatch, bool now)
 {
 	bool		pending = CheckpointPending(dispatch);
 
-	if (now ? pending : WaitNow() >= due_at(dispatch))
-		send(dispatch, pending);
+	if (pending && (now || WaitNow() >= due_at(dispatch)))
+		send(dispatch);
+	else if (!pending && WaitNow() >= due_at(dispatch))
+	{
+		dispatch->alive_at = WaitNow();
+		dispatch->source->methods->renew(dispatch->source);
+	}
 }
 
 /* Adds when it is time. */

@@ -346,6 +346,26 @@ WindowLoseAll(Dispatch *dispatch)
 	}
 }
 
+/* Loses the lanes that are not among those that the source says are ours. */
+void
+WindowKeep(Dispatch *dispatch, const SourceEvent *event)
+{
+	for (DispatchLane *lane = dispatch->lanes, *next; lane != NULL; lane = next)
+	{
+		int			i = 0;
+
+		next = lane->next;
+		while (i < event->nlanes && (event->lanes[i].lane != lane->lane ||
+									 event->lanes[i].epoch != lane->epoch))
+			i++;
+		if (i == event->nlanes && lane->head != NULL && !lane->lost)
+		{
+			Log(LOG_WARNING, "lane %d is another's now, who delivers again what was not acknowledged", lane->lane);
+			WindowLose(dispatch, lane);
+		}
+	}
+}
+
 /* The sink has said its word on a message: it is not the sink's any more. */
 void
 WindowReported(Dispatch *dispatch, DispatchItem *item)

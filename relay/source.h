@@ -23,6 +23,8 @@ typedef enum SourceStatus
 	SOURCE_MESSAGE,				/* event->message is the caller's until it calls release */
 	SOURCE_PARKED,				/* what nack() said is in the database: event has the
 								 * message's place, and what was parked behind it */
+	SOURCE_LANES,				/* the answer to renew(): event has the lanes that are
+								 * the caller's; what it has of others is lost */
 	SOURCE_LOST,				/* a lane's epoch is over: what the caller has of it is
 								 * the affair of another */
 	SOURCE_RESET,				/* so are all lanes: the connection is lost */
@@ -31,6 +33,14 @@ typedef enum SourceStatus
 	SOURCE_DONE,				/* finished, and all acknowledgements are in the database */
 	SOURCE_FAILED				/* error says why; only close() may follow */
 } SourceStatus;
+
+/* A place in a lane. */
+typedef struct SourcePlace
+{
+	int			lane;
+	int64_t		epoch;
+	int64_t		position;
+} SourcePlace;
 
 /* What next() has to say beside its status. */
 typedef struct SourceEvent
@@ -41,15 +51,9 @@ typedef struct SourceEvent
 	int64_t		position;
 	const int64_t *behind;		/* rising; valid until the next call */
 	int			nbehind;
+	const SourcePlace *lanes;	/* likewise; without positions */
+	int			nlanes;
 } SourceEvent;
-
-/* How far the caller is in a lane. */
-typedef struct SourcePlace
-{
-	int			lane;
-	int64_t		epoch;
-	int64_t		position;
-} SourcePlace;
 
 /* A private struct embeds this first. */
 typedef struct Source
@@ -94,6 +98,12 @@ typedef struct SourceMethods
 	 * acknowledged.
 	 */
 	void		(*nack) (Source *source, const SourcePlace *place, const char *text, bool reject);
+
+	/*
+	 * A sign of life, for a caller that neither fetches nor acknowledges.
+	 * Cannot fail; SOURCE_LANES is the answer.
+	 */
+	void		(*renew) (Source *source);
 
 	/*
 	 * Nothing more is wanted.  What was sent is answered, the lanes are handed

@@ -213,6 +213,27 @@ handle_parked(Reader *reader, const Request *request, const PGresult *result, So
 	return SOURCE_PARKED;
 }
 
+/* The lanes that are ours. */
+static SourceStatus
+handle_lanes(Reader *reader, const PGresult *result, SourceEvent *event)
+{
+	int			n = PQntuples(result);
+
+	if (n > reader->lanes_size)
+	{
+		reader->lanes_size = n;
+		reader->lanes = MemRealloc(reader->lanes, n * sizeof(SourcePlace));
+	}
+	for (int i = 0; i < n; i++)
+	{
+		reader->lanes[i].lane = atoi(PQgetvalue(result, i, 0));
+		reader->lanes[i].epoch = strtoll(PQgetvalue(result, i, 1), NULL, 10);
+	}
+	event->lanes = reader->lanes;
+	event->nlanes = n;
+	return SOURCE_LANES;
+}
+
 /* A result came.  SOURCE_AGAIN unless the caller has to know. */
 static SourceStatus
 handle_result(Reader *reader, const Request *request, PGresult *result, SourceEvent *event)
@@ -225,6 +246,8 @@ handle_result(Reader *reader, const Request *request, PGresult *result, SourceEv
 		return handle_row(reader, result, event);
 	else if (request->kind == REQUEST_NACK)
 		status = handle_parked(reader, request, result, event);
+	else if (request->kind == REQUEST_RENEW)
+		status = handle_lanes(reader, result, event);
 	else if (request->kind == REQUEST_SCHEMA)
 		status = handle_schema(reader, result);
 	else if (request->kind == REQUEST_PROTOCOL)
@@ -253,7 +276,7 @@ handle_end(Reader *reader, const Request *request)
 {
 	if (request->kind == REQUEST_ACK || request->kind == REQUEST_NACK)
 		reader->owed--;
-	else
+	else if (request->kind != REQUEST_RENEW)
 		reader->nround--;
 	if (request->kind == REQUEST_FETCH)
 	{

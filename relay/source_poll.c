@@ -379,6 +379,15 @@ nack(Source *source, const SourcePlace *place, const char *text, bool reject)
 }
 
 static void
+renew(Source *source)
+{
+	Reader	   *reader = (Reader *) source;
+
+	if (is_connected(reader))
+		SubscriptionSend(&reader->subscription, REQUEST_RENEW);
+}
+
+static void
 finish(Source *source)
 {
 	Reader	   *reader = (Reader *) source;
@@ -411,6 +420,7 @@ close_reader(Source *source)
 
 	SubscriptionFree(&reader->subscription);
 	free(reader->behind);
+	free(reader->lanes);
 	free(reader);
 }
 
@@ -421,6 +431,7 @@ const SourceMethods PollSource = {
 	.release = release,
 	.ack = ack,
 	.nack = nack,
+	.renew = renew,
 	.finish = finish,
 	.wait = wait_for,
 	.close = close_reader

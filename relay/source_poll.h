@@ -70,6 +70,8 @@ typedef struct Reader
 
 	int64_t    *behind;			/* of the last SOURCE_PARKED */
 	int			behind_size;
+	SourcePlace *lanes;			/* of the last SOURCE_LANES */
+	int			lanes_size;
 } Reader;
 
 /* source_answer.c: what the database says. */

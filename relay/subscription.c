@@ -56,6 +56,8 @@ static const char *const statements[REQUEST_KINDS] = {
 
 	[REQUEST_LOOK] = "SELECT @.es_horizon(), @.es_last_position()",
 
+	[REQUEST_RENEW] = "SELECT lane, epoch FROM @.es_renew($1, $2)",
+
 	[REQUEST_MAINTAIN] = "SELECT @.es_maintain()",
 
 	[REQUEST_RELEASE] = "SELECT @.es_release($1, $2)"
@@ -224,7 +226,7 @@ SubscriptionSend(Subscription *subscription, RequestKind kind)
 
 	if (kind == REQUEST_CREATE)
 		send_create(subscription);
-	else if (kind == REQUEST_RELEASE)
+	else if (kind == REQUEST_RELEASE || kind == REQUEST_RENEW)
 		send_request(subscription, kind, NULL, 2, member);
 	else
 		send_request(subscription, kind, NULL, 0, NULL);

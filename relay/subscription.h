@@ -20,6 +20,7 @@ typedef enum RequestKind
 	REQUEST_NACK,
 	REQUEST_FETCH,
 	REQUEST_LOOK,				/* horizon and last position */
+	REQUEST_RENEW,
 	REQUEST_MAINTAIN,
 	REQUEST_RELEASE,
 	REQUEST_KINDS

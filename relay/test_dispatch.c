@@ -9,7 +9,8 @@
  * The script's words: 7 is a message at that position of lane 0 (a7 of lane 1,
  * b7 of lane 0 in its next epoch, m7 one of 5 MB), and 7x has the key x; ~ is a
  * wait, ! a reset, # a failure, L the loss of lane 0, E the end, P7:8,9 the
- * answer to a nack of 7, with 8 and 9 parked behind.  Behind its end the source
+ * answer to a nack of 7, with 8 and 9 parked behind, R the answer to a renewal:
+ * lane 1 in its first epoch.  Behind its end the source
  * waits, or is done if it was told to finish.
  */
 typedef struct FakeSource
@@ -55,6 +56,8 @@ next_parked(FakeSource *fake, SourceEvent *event)
 	return SOURCE_PARKED;
 }
 
+static const SourcePlace lane_one = {.lane = 1,.epoch = 1};
+
 static SourceStatus
 fake_next(Source *source, SourceEvent *event)
 {
@@ -79,6 +82,10 @@ fake_next(Source *source, SourceEvent *event)
 		case 'L':
 			event->epoch = 1;
 			return SOURCE_LOST;
+		case 'R':
+			event->lanes = &lane_one;
+			event->nlanes = 1;
+			return SOURCE_LANES;
 		case 'P':
 			return next_parked(fake, event);
 		case '#':
@@ -103,6 +110,13 @@ fake_nack(Source *source, const SourcePlace *place, const char *text, bool rejec
 	(void) source;
 	(void) text;
 	BufferAppendf(&events, "%s:%lld ", reject ? "reject" : "nack", (long long) place->position);
+}
+
+static void
+fake_renew(Source *source)
+{
+	(void) source;
+	BufferAppendText(&events, "renew ");
 }
 
 static void
@@ -131,6 +145,7 @@ static const SourceMethods fake_source_methods = {
 	.release = free_message,
 	.ack = fake_ack,
 	.nack = fake_nack,
+	.renew = fake_renew,
 	.finish = fake_finish,
 	.wait = fake_source_wait,
 	.close = fake_source_close
@@ -256,8 +271,8 @@ test_checkpoints(void)
 		waits_for(200, &deadline);
 		tap_ok(deadline <= now + WAIT_S(3), "at least every three seconds");
 		now = deadline;
-		run(DISPATCH_WAIT, "there is a sign of life");
-		happened("ack:0/1:6", "which moves nothing");
+		run(DISPATCH_WAIT, "the time comes");
+		happened("renew", "there is a sign of life");
 	}
 	end();
 }
@@ -525,6 +540,15 @@ test_loss(void)
 	happened("1 3 ack:0/2:3", "then it is given again");
 	end();
 
+	begin("1 a2 R", "ll");
+	run(DISPATCH_WAIT, "a sign of life is answered with one of two lanes");
+	happened("1 2 revoke:0/1", "the other is lost");
+	answer(&sink, 2, 'o');
+	answer(&sink, 1, 'o');
+	run(DISPATCH_WAIT, "the one that is kept");
+	happened("ack:1/1:2", "goes on");
+	end();
+
 	begin("1x ! P1 2", "r");
 	run(DISPATCH_WAIT, "a failure that the database may not know of");
 	happened("1 nack:1 2 ack:0/1:2", "is forgotten with its lane");
@@ -557,7 +581,7 @@ test_stop(void)
 	answer(&sink, 2, 'd');
 	now += WAIT_S(19);
 	run(DISPATCH_WAIT, "down or not, nothing is given again");
-	happened("ack:0/1:1", "there is but a sign of life");
+	happened("renew", "there is but a sign of life");
 	waits_for(200, &deadline);
 	now += WAIT_S(1);
 	tap_ok(deadline <= now, "but it does not wait for ever");

@@ -43,7 +43,7 @@ typedef struct Lane
 
 typedef struct Ask
 {
-	enum {FETCH, ACK, NACK} kind;
+	enum {FETCH, ACK, NACK, RENEW} kind;
 	SourcePlace place;
 	bool		reject;
 	int			room;
@@ -56,6 +56,7 @@ typedef struct Answer
 	SourceStatus status;
 	SourceEvent event;
 	int64_t		behind[LENGTH];
+	SourcePlace lanes[LANES];
 } Answer;
 
 typedef struct Database
@@ -281,6 +282,14 @@ serve(void)
 			fetch_lane(&ask, lane, &left);
 		add_answer(SOURCE_WAIT, 0, 0);
 	}
+	else if (ask.kind == RENEW)
+	{
+		Answer	   *answer = add_answer(SOURCE_LANES, 0, 0);
+
+		for (int lane = 0; lane < LANES; lane++)
+			answer->lanes[lane] = (SourcePlace) {.lane = lane,.epoch = db.lanes[lane].epoch};
+		answer->event.nlanes = LANES;
+	}
 	else if (ask.place.epoch != db.lanes[ask.place.lane].epoch)
 		add_answer(SOURCE_LOST, ask.place.lane, ask.place.epoch);
 	else if (ask.kind == ACK)
@@ -340,6 +349,7 @@ random_next(Source *source, SourceEvent *event)
 	answer = &db.answers[db.nread++];
 	*event = answer->event;
 	event->behind = answer->behind;
+	event->lanes = answer->lanes;
 	if (answer->status == SOURCE_WAIT)
 		db.fetching = false;
 	if (answer->status == SOURCE_MESSAGE)
@@ -361,6 +371,13 @@ random_nack(Source *source, const SourcePlace *place, const char *text, bool rej
 	(void) source;
 	(void) text;
 	db.asks[db.nasks++] = (Ask) {.kind = NACK,.place = *place,.reject = reject};
+}
+
+static void
+random_renew(Source *source)
+{
+	(void) source;
+	db.asks[db.nasks++] = (Ask) {.kind = RENEW};
 }
 
 static void
@@ -389,6 +406,7 @@ static const SourceMethods random_source = {
 	.release = free_message,
 	.ack = random_ack,
 	.nack = random_nack,
+	.renew = random_renew,
 	.finish = random_finish,
 	.wait = no_wait,
 	.close = no_close
@@ -533,7 +551,7 @@ test_random(unsigned seed)
 		if (random() % 3 == 0)
 			plan[random() % 20] = 'f';
 		sink.plan = plan;
-		now += random() % WAIT_MS(500);
+		now += random() % (random() % 20 == 0 ? WAIT_S(5) : WAIT_MS(500));
 		disturb();
 		status = DispatchRun(&dispatch);
 		use_sink();

@@ -4,7 +4,7 @@
 CREATE FUNCTION @extschema@.es_protocol_version()
 RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 1';
 COMMENT ON FUNCTION @extschema@.es_protocol_version() IS
-'What es_pg and es-relay speak with each other: a relay works with its own version and the neighbouring ones, and says so when it does not. 1: es_fetch with held lanes, es_ack, es_nack, es_release.
+'What es_pg and es-relay speak with each other: a relay works with its own version and the neighbouring ones, and says so when it does not. 1: es_fetch with held lanes, es_ack, es_nack, es_renew, es_release.
 Example: SELECT es_protocol_version();';
 
 -- Function bodies name the schemas, so these keep their names. (SET SCHEMA is refused by the server itself.)

@@ -44,7 +44,7 @@ close $to;
 
 # Nobody reads, until the relay has filled what it has room for and asks for no more.
 ok(es_poll(sub {
-		$db->value(q{SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%es_ack(%' AND state = 'idle'});
+		$db->value(q{SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%es_renew(%' AND state = 'idle'});
 	}, 60), 'a reader that takes nothing is waited for, with signs of life');
 cmp_ok(peak_kb($relay), '<', LIMIT_KB, 'in little memory');
 
