@@ -251,18 +251,20 @@ PgReceive(PgLink *link, bool row_by_row, PGresult **result)
 	}
 }
 
-/* Looks for notifications, of whatever channel: we listen to one. */
+/* Looks for notifications, of whatever channel: we listen to one.  Some are our own doing. */
 PgStatus
-PgNotified(PgLink *link, bool *notified)
+PgNotified(PgLink *link, bool *notified, bool *by_us)
 {
 	PGnotify   *notify;
 
 	*notified = false;
+	*by_us = false;
 	if (!PQconsumeInput(link->conn))
 		return lost(link);
 	while ((notify = PQnotifies(link->conn)) != NULL)
 	{
 		*notified = true;
+		*by_us |= notify->be_pid == PQbackendPID(link->conn);
 		PQfreemem(notify);
 	}
 	if (PQstatus(link->conn) == CONNECTION_BAD)

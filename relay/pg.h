@@ -47,7 +47,7 @@ extern void PgInit(PgLink *link, const char *conninfo);
 extern PgStatus PgConnect(PgLink *link);
 extern void PgSend(PgLink *link, const char *sql, int nparams, const char *const *params);
 extern PgStatus PgReceive(PgLink *link, bool row_by_row, PGresult **result);
-extern PgStatus PgNotified(PgLink *link, bool *notified);
+extern PgStatus PgNotified(PgLink *link, bool *notified, bool *by_us);
 extern void PgWait(PgLink *link, WaitSet *set);
 extern int64_t PgDrop(PgLink *link);
 extern void PgClose(PgLink *link);

@@ -27,6 +27,10 @@
  * and whoever draws one now will see the flag.  The safety poll covers what
  * breaks notifications, a connection pooler above all.
  *
+ * A fetch that comes upon messages of a key that waits can only park them, and
+ * hands nothing out behind them; its commit notifies, by which the relay knows
+ * that it has to fetch again, whatever the horizon does.
+ *
  * When not to fetch.  NOTIFY holds a lock through its writer's commit, so a
  * flag that is armed again and again makes the commits of a busy database
  * queue one behind the other.  So while writers are in flight the relay only
@@ -69,6 +73,7 @@ send_fetch(Reader *reader)
 	SubscriptionSendFetch(&reader->subscription, room, held, reader->held);
 	reader->nround++;
 	reader->asked = room;
+	reader->more = false;
 	reader->before = reader->look;
 	reader->fetched_at = WaitNow();
 	reader->acked = false;
@@ -198,8 +203,8 @@ plan(Reader *reader)
 	}
 	else if (is_drained(reader))
 		reader->state = READER_DRAINED;
-	else if (reader->rows > 0)
-		send_round(reader, PollIsFull(reader) || wants_fetch(reader));
+	else if (reader->rows > 0 || reader->more)
+		send_round(reader, PollIsFull(reader) || reader->more || wants_fetch(reader));
 	else
 		plan_idle(reader);
 }
@@ -223,25 +228,31 @@ connecting(Reader *reader)
 	}
 }
 
-static SourceStatus
-in_round(Reader *reader)
-{
-	if (reader->nround > 0)
-		return SOURCE_WAIT;
-	plan(reader);
-	return SOURCE_AGAIN;
-}
-
 /* Takes note of notifications.  SOURCE_AGAIN unless the connection is lost. */
 static SourceStatus
 listen(Reader *reader)
 {
 	bool		notified;
+	bool		by_us;
 
-	if (PgNotified(&reader->subscription.link, &notified) == PG_LOST)
+	if (PgNotified(&reader->subscription.link, &notified, &by_us) == PG_LOST)
 		return PollReconnect(reader, reader->subscription.link.error.text);
 	reader->notified |= notified;
+	reader->more |= by_us;
 	return SOURCE_AGAIN;
+}
+
+static SourceStatus
+in_round(Reader *reader)
+{
+	SourceStatus status;
+
+	if (reader->nround > 0)
+		return SOURCE_WAIT;
+	status = listen(reader);
+	if (status == SOURCE_AGAIN)
+		plan(reader);
+	return status;
 }
 
 /* The caller may have room now. */

@@ -59,6 +59,7 @@ typedef struct Reader
 	bool		wake_to_fetch;	/* not only to look */
 	bool		deaf;			/* a notification is no reason to wake */
 	bool		notified;		/* since the last round was sent */
+	bool		more;			/* by our own fetch: it could only park, and there is more */
 
 	/* Messages were parked, and may wait for the caller to have nothing of their lane. */
 	bool		parked;
