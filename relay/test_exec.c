@@ -7,31 +7,14 @@
  */
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "mem.h"
-#include "sink.h"
 #include "sinks/exec.h"
-#include "tap.h"
-
-#define MOST		300
-#define PATIENCE	WAIT_S(30)
+#include "test_sink.h"
 
 static ExecSettings settings;
-static Sink *sink;
-static RelayMessage messages[MOST];
-static char names[MOST][16];
-static char story[8192];		/* what was reported, in turn */
-static int	reported;
-static int	published;
-
-static RelayText
-text(const char *data)
-{
-	return (RelayText) {data, data != NULL ? strlen(data) : 0};
-}
+static char story[65536];		/* what was reported, in turn */
 
 static void
 note(void *context, RelayMessage *message, SinkOutcome outcome, const char *reason)
@@ -49,75 +32,18 @@ note(void *context, RelayMessage *message, SinkOutcome outcome, const char *reas
 static void
 begin(const char *script)
 {
-	LogError	error;
-
 	settings = (ExecSettings) {
 		.command = (char *) script,.shell = true,.answer_timeout_s = 20,.in_flight = 100,.grace_s = 2
 	};
 	story[0] = '\0';
-	reported = published = 0;
-	sink = ExecSink.open(&settings, NULL, &error);
-	if (sink == NULL)
-	{
-		tap_ok(false, "open: %s", error.text);
-		exit(1);
-	}
-	sink->report = note;
+	open_sink(&ExecSink, &settings, note);
 }
 
-static void
-end(void)
-{
-	ExecSink.close(sink);
-}
-
-static RelayMessage *
-message(int n, const char *key)
-{
-	snprintf(names[n], sizeof(names[n]), "%d", n);
-	messages[n] = (RelayMessage) {
-		.position_text = text(names[n]),
-		.message_id = text(names[n]),
-		.topic = text("order"),
-		.type = text("OrderPlaced"),
-		.source = text("/es_pg/shop"),
-		.key = text(key),
-		.content_type = text("application/json"),
-		.payload = text(names[n])
-	};
-	return &messages[n];
-}
-
-static void
-turn(void)
-{
-	static WaitSet set;
-
-	WaitSetClear(&set);
-	sink->methods->wait(sink, &set);
-	WaitUntil(&set, WaitNow() + WAIT_S(1));
-	WaitSleep(&set);
-	sink->methods->poll(sink);
-}
-
-static void
-publish(RelayMessage *message)
-{
-	int64_t		until = WaitNow() + PATIENCE;
-
-	while (sink->methods->publish(sink, message) == SINK_FULL && WaitNow() < until)
-		turn();
-	published++;
-}
-
+/* What was reported, when everything was. */
 static const char *
-settle(void)
+settled(void)
 {
-	int64_t		until = WaitNow() + PATIENCE;
-
-	sink->methods->flush(sink);
-	while (reported < published && WaitNow() < until)
-		turn();
+	settle();
 	return story;
 }
 
@@ -127,7 +53,7 @@ publish_all(int count)
 {
 	for (int n = 0; n < count; n++)
 		publish(message(n, NULL));
-	return settle();
+	return settled();
 }
 
 /* ---------------------------------------------------------------- answers */
@@ -151,8 +77,8 @@ test_answers(void)
 	end();
 
 	begin("while read -r line; do echo ok; done");
-	publish_all(MOST);
-	tap_ok(reported == MOST, "many messages");
+	publish_all(300);
+	tap_ok(reported == 300, "many messages");
 	end();
 
 	/* Answers that come in pieces, and several at a time. */
@@ -172,7 +98,7 @@ test_key_order(void)
 	tap_ok(sink->methods->publish(sink, message(2, "b")) == SINK_READY, "one of another key does not");
 	published++;
 	publish(message(1, "a"));
-	tap_is(settle(), "0 ok\n2 ok\n1 ok\n", "until the first is answered");
+	tap_is(settled(), "0 ok\n2 ok\n1 ok\n", "until the first is answered");
 	end();
 
 	begin("while read -r line; do echo ok; done");
@@ -228,7 +154,7 @@ test_restart(void)
 	begin("read a; echo ok; read b; exit 1");
 	tap_is(publish_all(2), "0 ok\n1 down: the child ended with exit code 1\n", "dies");
 	publish(&messages[1]);
-	tap_has(settle(), "\n1 ok\n", "a new child takes what is given again");
+	tap_has(settled(), "\n1 ok\n", "a new child takes what is given again");
 	end();
 }
 

@@ -9,31 +9,19 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "mem.h"
-#include "sink.h"
 #include "sinks/file.h"
-#include "tap.h"
-
-#define MOST		3000
-#define PATIENCE	WAIT_S(30)
+#include "test_sink.h"
 
 static char directory[] = "/tmp/test_file.XXXXXX";
 static char path[64];
 static FileSettings settings;
-static Sink *sink;
-
-static RelayMessage messages[MOST];
-static char names[MOST][16];
 static char story[8192];
-static int	reported;
 static int	confirmed;
-static int	published;
 
 static int	room = -1;			/* bytes that the disk has left, -1: any */
 static int	sync_error;			/* of the next sync, once */
@@ -68,12 +56,6 @@ fake_sync(int fd)
 	return errno == 0 ? fdatasync(fd) : -1;
 }
 
-static RelayText
-text(const char *data)
-{
-	return (RelayText) {data, data != NULL ? strlen(data) : 0};
-}
-
 static void
 note(void *context, RelayMessage *message, SinkOutcome outcome, const char *reason)
 {
@@ -89,78 +71,37 @@ note(void *context, RelayMessage *message, SinkOutcome outcome, const char *reas
 static void
 begin(int64_t rotate_size)
 {
-	LogError	error;
-
 	settings = (FileSettings) {.path = path,.rotate_size = rotate_size};
 	story[0] = '\0';
-	reported = confirmed = published = 0;
-	sink = FileSink.open(&settings, NULL, &error);
-	if (sink == NULL)
-	{
-		tap_ok(false, "open: %s", error.text);
-		exit(1);
-	}
-	sink->report = note;
+	confirmed = 0;
+	open_sink(&FileSink, &settings, note);
 }
 
-static void
-end(void)
-{
-	FileSink.close(sink);
-}
-
+/* Message n with the least that makes a line, which has 54 bytes then. */
 static RelayMessage *
-message(int n)
+least(int n)
 {
-	snprintf(names[n], sizeof(names[n]), "%d", n);
-	messages[n] = (RelayMessage) {
-		.lane = n % 2,
-		.epoch = 1,
-		.message_id = text(names[n]),
-		.topic = text("order"),
-		.type = text("t"),
-		.source = text("s"),
+	RelayMessage *full = message(n, NULL);
+
+	*full = (RelayMessage) {
+		.lane = n % 2,.epoch = 1,.message_id = full->message_id,.type = text("t"),.source = text("s")
 	};
-	return &messages[n];
+	return full;
 }
 
 static void
-turn(void)
+publish_one(int n)
 {
-	static WaitSet set;
-
-	WaitSetClear(&set);
-	sink->methods->wait(sink, &set);
-	WaitUntil(&set, WaitNow() + WAIT_S(1));
-	WaitSleep(&set);
-	sink->methods->poll(sink);
-}
-
-static const char *
-settle(void)
-{
-	int64_t		until = WaitNow() + PATIENCE;
-
-	sink->methods->flush(sink);
-	while (reported < published && WaitNow() < until)
-		turn();
-	return story;
-}
-
-static void
-publish(int n)
-{
-	while (sink->methods->publish(sink, message(n)) == SINK_FULL)
-		turn();
-	published++;
+	publish(least(n));
 }
 
 static const char *
 publish_all(int from, int to)
 {
 	for (int n = from; n < to; n++)
-		publish(n);
-	return settle();
+		publish_one(n);
+	settle();
+	return story;
 }
 
 /* The ids in a file, in turn; "torn" for a line without its end. */
@@ -247,11 +188,11 @@ test_groups(void)
 
 	begin(0);
 	pthread_mutex_lock(&disk);
-	publish(0);
+	publish_one(0);
 	sink->methods->flush(sink);
 	for (int n = 1; n < 100; n++)
 	{
-		publish(n);
+		publish_one(n);
 		sink->methods->flush(sink);
 	}
 	sink->methods->poll(sink);
@@ -268,7 +209,7 @@ test_groups(void)
 	pthread_mutex_lock(&disk);
 	for (int n = 0; n < 100; n++)
 	{
-		message(n)->type = text(padding);
+		least(n)->type = text(padding);
 		if (sink->methods->publish(sink, &messages[n]) == SINK_FULL)
 			break;
 		published++;
@@ -305,10 +246,10 @@ test_full(void)
 	story[0] = '\0';
 	room = 70;
 	pthread_mutex_lock(&disk);
-	publish(2);
-	publish(3);
+	publish_one(2);
+	publish_one(3);
 	sink->methods->flush(sink);
-	publish(4);
+	publish_one(4);
 	pthread_mutex_unlock(&disk);
 	settle();
 	tap_has(story, "2 down: could not write to \"/tmp/test_file.", "a full disk is down");
@@ -423,8 +364,7 @@ test_two_writers(void)
 
 	begin(0);
 	other = sink;
-	sink = FileSink.open(&settings, NULL, NULL);
-	sink->report = note;
+	open_sink(&FileSink, &settings, note);
 	for (int n = 0; n < 100; n += 2)
 	{
 		publish_all(n, n + 1);
@@ -462,10 +402,10 @@ test_revoke(void)
 {
 	begin(0);
 	pthread_mutex_lock(&disk);
-	publish(0);
+	publish_one(0);
 	sink->methods->flush(sink);
-	publish(1);
-	publish(2);
+	publish_one(1);
+	publish_one(2);
 	sink->methods->revoke(sink, 0, 2);
 	sink->methods->revoke(sink, 1, 1);
 	pthread_mutex_unlock(&disk);

@@ -307,6 +307,8 @@ write_input(Exec *exec)
 {
 	ssize_t		len;
 
+	if (exec->input.len == 0)
+		return;
 	while (exec->written < exec->input.len)
 	{
 		len = write(exec->child.in, exec->input.data + exec->written, exec->input.len - exec->written);

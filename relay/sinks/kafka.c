@@ -31,10 +31,13 @@
  * given to it; what it has not sent is purged, and requests on the wire get
  * HALT_GRACE to be answered.  Then it is destroyed, and only when its
  * connections are gone the next one begins, so that the old one writes nothing
- * behind the new one's back.  A request that the broker had read and not yet
- * answered may still be written: its messages are given again, with the same
- * ids, so this is where duplicates come from.  All that was not confirmed is
- * reported as DOWN, or as what it is to blame for.
+ * behind the new one's back.  A request that had reached the broker's machine
+ * and was not answered may still be written: its messages are given again, with
+ * the same ids, so this is where duplicates come from, and if the broker was
+ * frozen meanwhile they may even come behind newer ones.  The same holds for what
+ * a relay has on the wire that is killed; only transactions could fence it.  First
+ * occurrences are in order in any case.  All that was not confirmed is reported
+ * as DOWN, or as what it is to blame for.
  *
  * librdkafka has threads of its own; here they are a queue and an eventfd, and
  * no call of this file waits for them.  Payload, key and headers are copied by
