@@ -158,7 +158,9 @@ SELECT es_inbox_accept_batch('shipping', '{{evt-1},{evt-2}}');
 SELECT es_inbox_accept_batch('shipping', '{evt-1}', '{now,now}');
 SELECT es_inbox_accept_batch('shipping', array_fill('x'::text, '{1000001}'));
 SET es_pg.inbox_too_old = 'perhaps';
+\set VERBOSITY sqlstate
 SET es_pg.inbox_chunk_interval = 0;
+\set VERBOSITY default
 BEGIN READ ONLY;
 SELECT es_inbox_accept('shipping', 'evt-1');
 ROLLBACK;

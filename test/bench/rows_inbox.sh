@@ -71,7 +71,8 @@ inbox_clean() {
   local count=$((10000000 / shrink)) es plain
   fresh "$row"
   sql -d "$row" -v known=0 -f inbox_tables.sql >/dev/null
-  sql -d "$row" -c "INSERT INTO es_inbox SELECT now() - interval '336 hours', 1, gen_random_uuid() FROM generate_series(1, $count)" \
+  sql -d "$row" -c "SELECT es_restore_chunks(ARRAY[format('es_inbox_%s', (div(extract(epoch FROM now())::numeric - 946684800, 604800) - 2) * 604800000000)])" \
+    -c "INSERT INTO es_inbox SELECT now() - interval '336 hours', 1, gen_random_uuid() FROM generate_series(1, $count)" \
     -c "INSERT INTO plain_inbox SELECT now() - interval '336 hours', 'shipping', gen_random_uuid()::text FROM generate_series(1, $count)"
   ready
   timed_sql "$row" 'SELECT es_retire_chunks()'
