@@ -442,9 +442,9 @@ index_row_unless(EsTarget *target, TupleTableSlot *slot, List *arbiters)
 		bool		decides = list_member_oid(arbiters, index);
 
 		if (!index_row(target, i, slot, decides ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_YES))
-			conflict = true;
+			return false;
 	}
-	return !conflict;
+	return true;
 }
 
 /*

@@ -56,7 +56,6 @@ typedef struct EsInboxWriter
 {
 	bool		many;			/* other chunks are kept open between marks, too */
 	bool		is_open;
-	bool		replay;			/* the last one was found in another chunk */
 	EsChunk		chunk;			/* that is written to */
 	EsPosition	latest;			/* lower bound of the latest one that anybody writes to */
 	TimestampTz now;

@@ -31,9 +31,10 @@
  * this backend has not heard of, it asks the catalog.  After a restart nothing is
  * noted: then the latest chunk that is not empty is.
  *
- * A row that is withdrawn is a dead row.  Duplicates make none, for chunks are
- * looked into before step 1, too: the own one always, the others where the last
- * duplicate was found there, as when a whole topic is read again.
+ * A row that is withdrawn is a dead row.  So who has found duplicates looks before
+ * step 1, too, where they were: in the own chunk, or in the others, as when
+ * a whole topic is read again.  Where one in LOOK_FIRST is a duplicate hardly any makes a dead
+ * row, and who meets none need not look twice.
  *
  * Rows are read with a dirty snapshot and SnapshotSelf, so that marks are true
  * under every isolation level, in the own transaction and in the own statement.
@@ -57,6 +58,8 @@
 #include "catalog.h"
 #include "compat.h"
 #include "debug_point.h"
+
+#define LOOK_FIRST		64		/* new messages after a duplicate, then it is inserted first */
 
 /* Another chunk, to be looked into. */
 typedef struct Other
@@ -88,6 +91,10 @@ typedef struct Attempt
 	Sight		sight;
 	Twin		twin;
 } Attempt;
+
+/* This backend's: so many more messages are looked for before they are inserted. */
+static int	look_here = 0;
+static int	look_elsewhere = 0;
 
 /* A mark of something with this id. */
 void
@@ -389,6 +396,33 @@ fill_slot(const EsInboxWriter *writer, const EsInboxMark *mark)
 	slot->tts_tableOid = RelationGetRelid(writer->target.rel);
 }
 
+/* Is a mark there, where duplicates were found lately? */
+static bool
+is_expected(EsInboxWriter *writer, const EsInboxMark *mark)
+{
+	Twin		twin;
+
+	if (look_here > 0 &&
+		sight_in(writer->target.rel, writer->index, mark, writer->slot, false, &twin) == SEEN)
+	{
+		look_here = LOOK_FIRST;
+		return true;
+	}
+	if (look_elsewhere > 0 && sight_elsewhere(writer, mark, false, &twin) == SEEN)
+	{
+		look_elsewhere = LOOK_FIRST;
+		return true;
+	}
+	return false;
+}
+
+static void
+note_new(void)
+{
+	look_here = Max(look_here - 1, 0);
+	look_elsewhere = Max(look_elsewhere - 1, 0);
+}
+
 /*
  * Write a mark in the current transaction; false: it is there already, of a
  * transaction that has committed or of this one.
@@ -401,23 +435,26 @@ EsInboxMarkWrite(EsInboxWriter *writer, const EsInboxMark *mark)
 		Attempt		attempt = {writer, mark, NOT_SEEN};
 
 		be_at_now(writer);
-		if (sight_in(writer->target.rel, writer->index, mark, writer->slot, false, &attempt.twin) == SEEN)
-			return false;
-		if (writer->replay && sight_elsewhere(writer, mark, false, &attempt.twin) == SEEN)
+		if (is_expected(writer, mark))
 			return false;
 		fill_slot(writer, mark);
 		if (EsTargetInsertUnless(&writer->target, writer->slot, writer->arbiters, may_stand, &attempt))
 		{
-			writer->replay = false;
+			note_new();
 			return true;
 		}
-		if (attempt.sight == SEEN)
+		switch (attempt.sight)
 		{
-			writer->replay = true;
-			return false;
+			case NOT_SEEN:		/* the own chunk has it, or somebody is about to */
+				look_here = LOOK_FIRST;
+				break;
+			case SEEN:
+				look_elsewhere = LOOK_FIRST;
+				return false;
+			case TWIN_LATER:
+				await_twin(NULL, &attempt.twin);
+				break;
 		}
-		if (attempt.sight == TWIN_LATER)
-			await_twin(NULL, &attempt.twin);
 	}
 }
 
