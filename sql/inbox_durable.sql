@@ -142,10 +142,6 @@ SELECT es_discard('$inbox/shipping');
 -- A query cancel and statement_timeout are the caller's: the call has not been.
 --
 SELECT es_inbox_put('shipping', 'h1', 'orders', 'A', NULL, '{"n": 1}'), es_inbox_put('shipping', 'h2', 'orders', 'A', NULL, '{"n": 2, "hang": 1}');
-CREATE FUNCTION hang(m es_inbox_message) RETURNS void LANGUAGE plpgsql SET statement_timeout = 0 AS $$
-BEGIN
-    PERFORM ship(m);
-END $$;
 SET statement_timeout = '50 ms';
 SELECT * FROM es_inbox_run('shipping', 'ship(es_inbox_message)');
 DO $$

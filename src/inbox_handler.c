@@ -242,6 +242,8 @@ EsHandlerCall(const EsHandler *handler, Datum message)
 		error = CopyErrorData();
 		FlushErrorState();
 		disable_timeout(timer, false);
+		if (time_is_over && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+			QueryCancelPending = false; /* it struck after the handler had failed */
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
