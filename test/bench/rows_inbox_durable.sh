@@ -37,7 +37,7 @@ sequence_batch() {
 }
 
 # Row versions that cannot be pruned, since somebody holds a snapshot.
-sample_held() {
+sample_sequence_held() {
   hold xmin "$row" 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1;'
   pgbench_rate "$row" 1 sequence_es.sql
   release xmin
@@ -48,8 +48,8 @@ sequence_xmin() {
   fresh "$row"
   sql -d "$row" -f durable_tables.sql >/dev/null
   ready
-  interleave held at_rest
-  compare - held 'es_inbox_accept_sequence, one source, an old snapshot is held' at_rest 'the same at rest'
+  interleave sequence_held at_rest
+  compare - sequence_held 'es_inbox_accept_sequence, one source, an old snapshot is held' at_rest 'the same at rest'
   drop "$row"
 }
 
