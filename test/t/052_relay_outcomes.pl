@@ -115,23 +115,34 @@ ok($relay->logged(qr/the sink is back/), 'the log says that, too');
 ok(all_acknowledged(), 'and it is acknowledged');
 is(parked(), 0, 'no attempt was counted');
 
+# ---- A key waits, and a writer stays open, so that nothing moves the horizon; the relay, which is another one now, looks by
+# itself once a minute only. A fetch that has to park what is behind the key hands nothing out, and yet the others do not
+# wait for the minute.
+
 is($relay->stop, 0, 'stopped');
 like($relay->log, qr/, 1 rejected, /, 'what happened is counted');
-
-# ---- A key waits, and a writer stays open, so that nothing moves the horizon; the relay looks by itself once a minute
-# only. A fetch that has to park what is behind the key hands nothing out, and yet the others do not wait for the minute.
-
 unlink "$dir/now";
-$db->rows(q{SELECT es_alter_subscription('outcomes', retry_base => '1 hour', retry_max => '1 hour')});
-$db->rows(q{SELECT es_publish('t', CASE WHEN i = 1 THEN 'Later' ELSE 'E' END, jsonb_build_object('n', i),
-	key => CASE WHEN i % 2 = 1 THEN 'f' ELSE 'g' END) FROM generate_series(1, 6000) AS i});
+$db->rows(q{SELECT es_create_subscription('alone', 'end', source => 'outbox', retry_base => '1 day', retry_max => '1 day')});
+my $alone = EsDelivery->relay('alone', $node, <<"END");
+[pipeline]
+subscription = alone
+batch_size = 500
+poll_interval_ms = 60000
+[sink]
+type = exec
+command = perl '$dir/child.pl' '$dir'
+END
+publish('f', 'Later', 1);
+ok(es_poll(sub { parked() == 1 }), 'a message waits for a day or less');
+is($alone->stop, 0, 'stopped');
+$db->rows(q{SELECT es_publish('t', 'E', jsonb_build_object('n', i), key => CASE WHEN i % 2 = 1 THEN 'f' ELSE 'g' END)
+	FROM generate_series(1, 6000) AS i});
 my $writer = es_connect($node);
 $writer->rows('BEGIN');
 $writer->rows(q{SELECT es_publish('t', 'E', '{}', key => 'h')});
-append_to_file($relay->{config}, "[pipeline]\npoll_interval_ms = 60000\nbatch_size = 500\n");
-$relay->restart;
+$alone->restart;
 ok(es_poll(sub { arrived('g') =~ / 6000$/ }, 50), 'other keys go on beside an open writer');
 is(arrived('f'), '', 'the key waits');
 $writer->rows('COMMIT');
-is($relay->stop, 0, 'stopped');
+is($alone->stop, 0, 'stopped');
 done_testing();
