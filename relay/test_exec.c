@@ -23,7 +23,7 @@ note(void *context, RelayMessage *message, SinkOutcome outcome, const char *reas
 	size_t		len = strlen(story);
 
 	(void) context;
-	snprintf(story + len, sizeof(story) - len, "%s %s%s%s\n", message->message_id.data, outcome_names[outcome],
+	snprintf(story + len, sizeof(story) - len, "%.*s %s%s%s\n", (int) message->message_id.len, message->message_id.data, outcome_names[outcome],
 			 reason != NULL ? ": " : "", reason != NULL ? reason : "");
 	reported++;
 }

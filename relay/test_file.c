@@ -62,7 +62,7 @@ note(void *context, RelayMessage *message, SinkOutcome outcome, const char *reas
 	size_t		len = strlen(story);
 
 	(void) context;
-	snprintf(story + len, sizeof(story) - len, "%s %s%s\n", message->message_id.data, outcome == SINK_OK ? "ok" : "down: ",
+	snprintf(story + len, sizeof(story) - len, "%.*s %s%s\n", (int) message->message_id.len, message->message_id.data, outcome == SINK_OK ? "ok" : "down: ",
 			 reason != NULL ? reason : "");
 	reported++;
 	confirmed += outcome == SINK_OK;

@@ -50,24 +50,26 @@ end(void)
 	sink->methods->close(sink);
 }
 
-/* Message n of a key, or of none. */
+/* Message n of a key, or of none.  Like a message's own, its texts do not end in a zero byte. */
 static inline RelayMessage *
 message(int n, const char *key)
 {
-	snprintf(names[n], sizeof(names[n]), "%d", n);
+	RelayText	number = {names[n], snprintf(names[n], sizeof(names[n]), "%d", n)};
+
+	names[n][number.len] = '~';
 	messages[n] = (RelayMessage) {
 		.lane = n % 4,
 		.epoch = 1,
 		.position = n,
-		.position_text = text(names[n]),
+		.position_text = number,
 		.incarnation = text("i"),
-		.message_id = text(names[n]),
+		.message_id = number,
 		.topic = text("order"),
 		.type = text("OrderPlaced"),
 		.source = text("/es_pg/shop"),
 		.key = text(key),
 		.content_type = text("application/json"),
-		.payload = text(names[n])
+		.payload = number
 	};
 	return &messages[n];
 }

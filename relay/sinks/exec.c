@@ -202,8 +202,8 @@ take_answer(Exec *exec, char *line)
 	else if (entry == NULL || exec->bytes_sent < (uintptr_t) entry->place)
 		LogErrorSet(&error, "it answered \"%.200s\" without a message", line);
 	else if (!is_about(entry->message, &rest))
-		LogErrorSet(&error, "it answered \"%.200s\" when the message in turn was %s", line,
-					entry->message->message_id.data);
+		LogErrorSet(&error, "it answered \"%.200s\" when the message in turn was %.*s", line,
+					(int) entry->message->message_id.len, entry->message->message_id.data);
 	else
 	{
 		report(exec, entry, words[word].outcome,
@@ -378,8 +378,10 @@ check_time(Exec *exec)
 		kill_child(exec, exec->closed);
 	else if (exec->in_flight.oldest != NULL)
 	{
-		LogErrorSet(&error, "it did not answer within %d s to message %s", exec->settings->answer_timeout_s,
-					exec->in_flight.oldest->message->message_id.data);
+		RelayText	id = exec->in_flight.oldest->message->message_id;
+
+		LogErrorSet(&error, "it did not answer within %d s to message %.*s", exec->settings->answer_timeout_s,
+					(int) id.len, id.data);
 		kill_child(exec, error.text);
 	}
 }
