@@ -80,6 +80,8 @@ INSTALL_SQL = \
 	src/inbox_durable.sql \
 	src/inbox_resequence.sql \
 	src/inbox_status.sql \
+	src/projection.sql \
+	src/projection_rebuild.sql \
 	src/privilege.sql \
 	src/es_pg.sql
 

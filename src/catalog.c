@@ -94,6 +94,8 @@ static const char *const relation_names[] = {
 	"es_inboxes",
 	"es_inboxes_pkey",
 	"es_inbox_held",
+	"es_projections",
+	"es_projections_pkey",
 };
 
 StaticAssertDecl(offsetof(EsCatalog, position_bound) + sizeof(Oid) * lengthof(relation_names) == sizeof(EsCatalog),

@@ -80,6 +80,8 @@ typedef struct EsCatalog
 	Oid			inboxes;
 	Oid			inboxes_pkey;
 	Oid			inbox_held;
+	Oid			projections;
+	Oid			projections_pkey;
 } EsCatalog;
 
 /* Valid until the next invalidation message is accepted: do not keep it. */

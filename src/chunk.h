@@ -43,11 +43,16 @@ extern bool EsExtensionTryLock(void);
 extern void EsChunkEnsure(EsChunkKind kind, EsPosition first, EsPosition last);
 extern void EsChunkAhead(EsChunkKind kind, const EsChunk *chunk, EsPosition position);
 
-/* The chunk that a writer is at, open for inserts; begins as {kind, natts}. */
+/* Sees each row that is about to be written. */
+typedef void (*EsRowWitness) (TupleTableSlot *slot, void *arg);
+
+/* The chunk that a writer is at, open for inserts; begins as {kind, natts, witness, arg}. */
 typedef struct EsLeaf
 {
 	EsChunkKind kind;
 	int			natts;			/* columns that the writer knows */
+	EsRowWitness witness;		/* or NULL */
+	void	   *witness_arg;
 	bool		is_open;
 	EsChunk		chunk;
 	EsTarget	target;

@@ -51,18 +51,21 @@ EsLeafClose(EsLeaf *leaf)
 }
 
 static void
-fill_slot(TupleTableSlot *slot, uint32 i, EsRowFiller fill, void *arg)
+fill_slot(const EsLeaf *leaf, TupleTableSlot *slot, uint32 i, EsRowFiller fill, void *arg)
 {
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 	fill(slot, i, arg);
 	ExecStoreVirtualTuple(slot);
+	if (leaf->witness != NULL)
+		leaf->witness(slot, leaf->witness_arg);
 }
 
 /* Write n rows, slot-array by slot-array. */
 static void
-write_many(EsTarget *target, uint32 first, uint32 n, EsRowFiller fill, void *arg)
+write_many(EsLeaf *leaf, uint32 first, uint32 n, EsRowFiller fill, void *arg)
 {
+	EsTarget   *target = &leaf->target;
 	uint32		nslots = Min(n, WRITE_SLOTS);
 	TupleTableSlot **slots = palloc(nslots * sizeof(TupleTableSlot *));
 	BulkInsertState bulk = GetBulkInsertState();
@@ -80,7 +83,7 @@ write_many(EsTarget *target, uint32 first, uint32 n, EsRowFiller fill, void *arg
 
 		CHECK_FOR_INTERRUPTS();
 		for (uint32 i = 0; i < some; i++)
-			fill_slot(slots[i], first + done + i, fill, arg);
+			fill_slot(leaf, slots[i], first + done + i, fill, arg);
 		EsTargetInsertMany(target, slots, some, bulk);
 		done += some;
 		MemoryContextSwitchTo(old);
@@ -108,10 +111,10 @@ EsLeafWrite(EsLeaf *leaf, EsPosition position, uint32 first, uint32 end, EsRowFi
 	n = Min(end - first, leaf->chunk.upper - position);
 	if (n == 1)
 	{
-		fill_slot(leaf->slot, first, fill, arg);
+		fill_slot(leaf, leaf->slot, first, fill, arg);
 		EsTargetInsert(&leaf->target, leaf->slot);
 	}
 	else
-		write_many(&leaf->target, first, n, fill, arg);
+		write_many(leaf, first, n, fill, arg);
 	return n;
 }

@@ -27,5 +27,6 @@ _PG_init(void)
 	EsSubscriptionInit();
 	EsInboxInit();
 	EsInboxSequenceInit();
+	EsProjectionInit();
 	MarkGUCPrefixReserved("es_pg");
 }

@@ -40,5 +40,6 @@ extern void EsPrivilegeInit(void);
 extern void EsSubscriptionInit(void);
 extern void EsInboxInit(void);
 extern void EsInboxSequenceInit(void);
+extern void EsProjectionInit(void);
 
 #endif							/* ES_PG_H */

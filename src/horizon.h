@@ -59,7 +59,11 @@ typedef struct EsLog
 	pg_atomic_uint64 lane_news; /* grows when waiting consumers have a reason to look */
 	pg_atomic_uint64 parkings;	/* the last number given to a parked key */
 	TimestampTz known_since;	/* members are known from then on */
+	pg_atomic_uint64 watched;	/* a bit for each number, modulo 64, of projections that are watched */
+	pg_atomic_uint32 worker_pid;	/* of the projections' worker, or 0 */
+	pg_atomic_uint32 worker_stop;	/* 1: it shall end */
 	ConditionVariable moved;	/* the horizon may have risen */
+	ConditionVariable passed;	/* a subscription may have */
 	ConditionVariable reserved_moved;
 	ConditionVariable chunk_worker_done;
 } EsLog;
@@ -175,6 +179,9 @@ extern void EsWakeBeforeCommit(EsLog *log);
 extern void EsWakeAfterEnd(EsLog *log, bool committed);
 extern void EsWakeArm(EsLog *log);
 extern void EsWakeConsumers(EsLog *log);
-extern bool EsWakeWait(EsLog *log, EsPosition seen, uint64 news, TimestampTz until);
+extern void EsWakePassed(EsLog *log);
+extern void EsWakeCheckClient(void);
+extern bool EsWakeWait(EsLog *log, EsPosition seen, uint64 news, TimestampTz until, uint32 event);
+extern uint32 EsWakeEvent(void);
 
 #endif							/* ES_HORIZON_H */

@@ -44,7 +44,7 @@
 #define REGISTRY_NAME	"es_pg registry"
 #define HEADER_MAGIC	0x65735f70
 #ifndef LAYOUT					/* a test builds a library with another one */
-#define LAYOUT			6		/* grows with every change of EsShared */
+#define LAYOUT			7		/* grows with every change of EsShared */
 #endif
 
 #define LOGS_SMALL		32		/* logs in use at once, out of the slack */
@@ -154,6 +154,7 @@ init_registry(void *ptr)
 	for (uint32 i = 0; i < header->nlogs; i++)
 	{
 		ConditionVariableInit(&s->logs[i].moved);
+		ConditionVariableInit(&s->logs[i].passed);
 		ConditionVariableInit(&s->logs[i].reserved_moved);
 		ConditionVariableInit(&s->logs[i].chunk_worker_done);
 	}
@@ -391,6 +392,9 @@ take_log(Oid sequence, EsPosition bound)
 	pg_atomic_write_u64(&log->delayed_next, 0);
 	pg_atomic_write_u64(&log->inbox_latest, 0);
 	pg_atomic_write_u32(&log->armed, 0);
+	pg_atomic_write_u64(&log->watched, 0);
+	pg_atomic_write_u32(&log->worker_pid, 0);
+	pg_atomic_write_u32(&log->worker_stop, 0);
 	pg_atomic_write_u32(&log->reserving, 0);
 	pg_atomic_fetch_add_u64(&log->lane_news, 1);
 	pg_atomic_write_u32(&log->chunk_worker, 0);

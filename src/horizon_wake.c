@@ -37,8 +37,9 @@
 /* This transaction has taken the flag. */
 static bool took_flag = false;
 
-static uint32
-wait_event(void)
+/* What it says of one who sleeps in es_fetch. */
+uint32
+EsWakeEvent(void)
 {
 	static uint32 event = 0;
 
@@ -89,17 +90,27 @@ EsWakeArm(EsLog *log)
 	pg_atomic_exchange_u32(&log->armed, 1);
 }
 
-/* Lanes changed hands, or a subscription changed: whoever waits in es_fetch shall look. */
+/* Lanes changed hands, or a subscription changed: whoever waits in es_fetch or es_wait_for shall look. */
 void
 EsWakeConsumers(EsLog *log)
 {
 	pg_atomic_fetch_add_u64(&log->lane_news, 1);
 	ConditionVariableBroadcast(&log->moved);
+	ConditionVariableBroadcast(&log->passed);
+}
+
+/* A subscription moved on: whoever waits for that shall look.  Called after the end of the transaction. */
+void
+EsWakePassed(EsLog *log)
+{
+	pg_memory_barrier();
+	if (!proclist_is_empty(&log->passed.wakeup))
+		ConditionVariableBroadcast(&log->passed);
 }
 
 /* A client that is gone is noticed here, not when somebody has an answer for it. */
-static void
-check_client(void)
+void
+EsWakeCheckClient(void)
 {
 	if (MyProcPort != NULL && !pq_check_connection())
 	{
@@ -114,7 +125,7 @@ check_client(void)
  * consumers, at the latest until "until".  False when the time is over.
  */
 bool
-EsWakeWait(EsLog *log, EsPosition seen, uint64 news, TimestampTz until)
+EsWakeWait(EsLog *log, EsPosition seen, uint64 news, TimestampTz until, uint32 event)
 {
 	bool		moved = false;
 
@@ -128,8 +139,8 @@ EsWakeWait(EsLog *log, EsPosition seen, uint64 news, TimestampTz until)
 		moved = pg_atomic_read_u64(&log->lane_news) != news || EsHorizonRead(log) > seen;
 		if (moved)
 			break;
-		ConditionVariableTimedSleep(&log->moved, Min(left, LOOK_AGAIN_MS), wait_event());
-		check_client();
+		ConditionVariableTimedSleep(&log->moved, Min(left, LOOK_AGAIN_MS), event);
+		EsWakeCheckClient();
 	}
 	ConditionVariableCancelSleep();
 	return moved;

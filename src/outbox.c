@@ -25,6 +25,7 @@
 
 #include "chunk.h"
 #include "privilege.h"
+#include "projection.h"
 #include "stream.h"
 
 PG_FUNCTION_INFO_V1(es_publish);
@@ -81,16 +82,19 @@ fill_slot(TupleTableSlot *slot, uint32 i, void *arg)
 EsPosition
 EsPublish(const EsMessages *messages)
 {
+	EsInline   *inlines = EsInlineBegin(ES_CHUNK_OUTBOX, NULL);
 	EsPosition	first = EsPositionsDraw(messages->n);
 	EsPosition	last = first + messages->n - 1;
 	Filling		filling = {messages, first, GetCurrentTimestamp()};
-	EsLeaf		leaf = {ES_CHUNK_OUTBOX, Natts_es_outbox};
+	EsLeaf		leaf = {ES_CHUNK_OUTBOX, Natts_es_outbox, inlines ? EsInlineSee : NULL, inlines};
 
 	EsChunkEnsure(ES_CHUNK_OUTBOX, first, last);
 	for (uint32 done = 0; done < messages->n;)
 		done += EsLeafWrite(&leaf, first + done, done, messages->n, fill_slot, &filling);
 	EsChunkAhead(ES_CHUNK_OUTBOX, &leaf.chunk, last);
 	EsLeafClose(&leaf);
+	if (inlines != NULL)
+		EsInlineRun(inlines);
 	return last;
 }
 
@@ -174,6 +178,7 @@ EsPublishCheck(const char *function)
 {
 	PreventCommandIfReadOnly(function);
 	PreventCommandIfParallelMode(function);
+	EsProjectionsCheckWrite();
 	EsBacklogCheck();
 }
 

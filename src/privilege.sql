@@ -92,6 +92,23 @@ CREATE VIEW @extschema@.es_privilege_objects AS
                ('admin', 'es_inbox_ranges'),
                ('admin', 'es_inbox_lost'),
                ('admin', 'es_inbox_sequence_status'),
+               ('read', 'es_wait_for'),
+               ('read', 'es_watch_projection'),
+               ('project', 'es_create_projection'),
+               ('project', 'es_drop_projection'),
+               ('project', 'es_pause_projection'),
+               ('project', 'es_resume_projection'),
+               ('project', 'es_rebuild_projection'),
+               ('project', 'es_cancel_rebuild'),
+               ('project', 'es_swap_projection'),
+               ('project', 'es_run_projections'),
+               ('project', 'es_start_worker'),
+               ('admin', 'es_start_worker'),
+               ('admin', 'es_stop_worker'),
+               ('admin', 'es_worker_pid'),
+               ('admin', 'es_projections'),
+               ('admin', 'es_projection_bodies'),
+               ('admin', 'es_projection_status'),
                ('admin', 'es_horizon'),
                ('admin', 'es_last_position'),
                ('admin', 'es_incarnation'),
@@ -194,11 +211,11 @@ BEGIN
         RAISE EXCEPTION 'role "%" owns es_pg', role
             USING ERRCODE = 'invalid_grant_operation', DETAIL = 'The owner has every privilege, without limits.';
     END IF;
-    IF privilege NOT IN ('append', 'publish', 'capture', 'read', 'consume', 'inbox', 'admin') THEN
+    IF privilege NOT IN ('append', 'publish', 'capture', 'read', 'consume', 'inbox', 'project', 'admin') THEN
         RAISE EXCEPTION 'unknown privilege "%"', privilege
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Privileges are append, publish, capture, read, consume, inbox and admin.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Privileges are append, publish, capture, read, consume, inbox, project and admin.';
     END IF;
-    IF scope IS NOT NULL AND privilege IN ('capture', 'read', 'admin') THEN
+    IF scope IS NOT NULL AND privilege IN ('capture', 'read', 'project', 'admin') THEN
         RAISE EXCEPTION 'privilege "%" cannot be limited', privilege
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'append can be limited to categories, publish to topics, consume to subscriptions, inbox to consumers.';
@@ -255,7 +272,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION @extschema@.es_grant(regrole, text, text) IS
-'Grants a privilege to a role: append, publish, capture, read, consume, inbox or admin (es_privilege_objects says which functions each one is). With scope append, publish, consume and inbox are limited: to that category, topic, subscription, consumer; "*" at its end means all that begin like that; further calls add further ones. Without scope, limits end.
+'Grants a privilege to a role: append, publish, capture, read, consume, inbox, project or admin (es_privilege_objects says which functions each one is). With scope append, publish, consume and inbox are limited: to that category, topic, subscription, consumer; "*" at its end means all that begin like that; further calls add further ones. Without scope, limits end.
 Errors: 0LP01 the role owns es_pg, or has the privilege without limits already; 42704 no such role; 22004; 22023.
 Example: SELECT es_grant(''shop'', ''append'', ''order''), es_grant(''shop'', ''read'');';
 

@@ -194,6 +194,7 @@ extern void EsLogScan(const EsFilter *filter, EsPosition after, EsPosition upto,
 					  Snapshot snapshot, EsLogVisitor visit, void *arg);
 extern void EsLogRows(EsChunkKind kind, const EsFilter *filter, EsPosition after, EsPosition upto,
 					  Snapshot snapshot, EsRowVisitor visit, void *arg);
+extern bool EsFilterWantsStream(const EsFilter *filter, const text *stream);
 extern bool EsFilterWants(const EsFilter *filter, TupleTableSlot *slot, Snapshot snapshot,
 						  const text **stream);
 extern void EsEventValues(TupleTableSlot *slot, const AttrNumber *columns, int n,

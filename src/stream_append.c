@@ -31,6 +31,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "debug_point.h"
+#include "projection.h"
 
 /* A comparison of events in the stream with those of a batch. */
 typedef struct Comparison
@@ -386,11 +387,18 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 	EsStream	stream;
 	EsHead		head;
 	EsPosition	first;
+	EsInline   *inlines;
 	EsLeaf		leaf = {ES_CHUNK_EVENTS, Natts_es_events};
 
 	PreventCommandIfReadOnly("es_append()");
 	PreventCommandIfParallelMode("es_append()");
 	check_batch(batch);
+	inlines = EsInlineBegin(ES_CHUNK_EVENTS, batch->stream);
+	if (inlines != NULL)
+	{
+		leaf.witness = EsInlineSee;
+		leaf.witness_arg = inlines;
+	}
 
 	ES_DEBUG_BREAK(position_before_lock, EsDebugKept = EsPositionsDraw(batch->n));
 	ES_DEBUG_POINT(before_stream_lock);
@@ -418,6 +426,8 @@ EsAppend(EsBatch *batch, int64 *version, EsPosition *position, pg_uuid_t *id)
 	ES_DEBUG_BREAK(position_before_lock, first = stream.created ? first : EsDebugKept);
 	write_events(batch, &stream, head, first, &leaf, id);
 	EsLeafClose(&leaf);
+	if (inlines != NULL)
+		EsInlineRun(inlines);
 	*version = head.version + batch->n;
 	*position = first + batch->n - 1;
 	EsStreamRememberVersion(stream.stream_id, *version);

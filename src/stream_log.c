@@ -161,6 +161,17 @@ same_text(const text *a, const char *b, int length)
 	return VARSIZE_ANY_EXHDR(a) == length && memcmp(VARDATA_ANY(a), b, length) == 0;
 }
 
+/* Is a stream of one of the filter's categories? */
+bool
+EsFilterWantsStream(const EsFilter *filter, const text *stream)
+{
+	bool		match = filter->ncategories == 0;
+
+	for (int i = 0; i < filter->ncategories && !match; i++)
+		match = same_text(filter->categories[i], VARDATA_ANY(stream), EsCategoryLength(stream));
+	return match;
+}
+
 /* Does the filter want this event?  If so, look its stream's name up. */
 bool
 EsFilterWants(const EsFilter *filter, TupleTableSlot *slot, Snapshot snapshot, const text **stream)
@@ -187,10 +198,7 @@ EsFilterWants(const EsFilter *filter, TupleTableSlot *slot, Snapshot snapshot, c
 		return false;
 
 	*stream = EsStreamName(DatumGetInt64(slot_getattr(slot, Anum_es_events_stream_id, &isnull)), snapshot);
-	match = filter->ncategories == 0;
-	for (int i = 0; i < filter->ncategories && !match; i++)	/* hashes may collide */
-		match = same_text(filter->categories[i], VARDATA_ANY(*stream), EsCategoryLength(*stream));
-	return match;
+	return EsFilterWantsStream(filter, *stream);	/* hashes may collide */
 }
 
 /*

@@ -63,6 +63,9 @@ enum
 /* This transaction did something that waiting consumers want to see. */
 static bool wake_at_commit = false;
 
+/* It moved a lane on, or looked further. */
+static bool passed_at_commit = false;
+
 /* ---------------------------------------------------------------- lanes */
 
 /* The last steps of MurmurHash3: every bit of the input moves every bit of the result. */
@@ -258,7 +261,11 @@ EsStatementRun(EsStatement *statement, Datum *args, const char *nulls)
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	prepare(statement);
-	result = SPI_execute_plan(statement->plan, args, nulls, false, 0);
+	if (statement->newest)
+		PushActiveSnapshot(GetLatestSnapshot());
+	result = SPI_execute_plan(statement->plan, args, nulls, statement->newest, 0);
+	if (statement->newest)
+		PopActiveSnapshot();
 	if (result < 0)
 		elog(ERROR, "could not run \"%s\": %s", statement->sql, SPI_result_code_string(result));
 	EsOwnerEnd(&owner);
@@ -275,21 +282,33 @@ EsWakeAtCommit(void)
 	wake_at_commit = true;
 }
 
+/* The same for those who wait until a subscription has passed a position. */
+void
+EsPassedAtCommit(void)
+{
+	(void) EsLogGet();
+	passed_at_commit = true;
+}
+
 static void
 at_transaction_event(XactEvent event, void *arg)
 {
 	bool		wake = wake_at_commit;
+	bool		passed = passed_at_commit;
 
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	wake_at_commit = false;
 	EsLaneHereForget();
+	passed_at_commit = false;
 	if (event == XACT_EVENT_ABORT)
 		wake = EsMemberAtEnd(false);
 	else
 		(void) EsMemberAtEnd(true);
 	if (wake && event != XACT_EVENT_PREPARE)
 		EsWakeConsumers(EsLogCurrent());
+	if (passed && event == XACT_EVENT_COMMIT)
+		EsWakePassed(EsLogCurrent());
 }
 
 void

@@ -188,6 +188,7 @@ extern uint64 EsHashBytes(const char *data, int length, uint64 seed);
 extern uint64 EsHashNumber(uint64 number);
 extern int	EsLaneOf(uint64 hash, int lanes);
 extern void EsWakeAtCommit(void);
+extern void EsPassedAtCommit(void);
 
 /* A statement of the owner's, with @ for the schema; its plan is kept. */
 typedef struct EsStatement
@@ -195,6 +196,7 @@ typedef struct EsStatement
 	const char *sql;
 	int			nargs;
 	Oid			types[8];
+	bool		newest;			/* it only reads, by the newest snapshot, whatever the isolation level */
 	SPIPlanPtr	plan;
 	Oid			schema;
 } EsStatement;
@@ -245,6 +247,7 @@ extern void EsLaneExhaust(EsLane *lane, EsPosition upto);
 extern uint64 EsRowKeyHash(EsChunkKind source, TupleTableSlot *slot);
 extern bool EsSubscriptionWants(const EsSubscription *subscription, TupleTableSlot *slot,
 								Snapshot snapshot, const text **stream);
+extern bool EsSubscriptionWantsContent(const EsSubscription *subscription, TupleTableSlot *slot);
 extern void EsDeliveryForm(const EsSubscription *subscription, TupleTableSlot *slot,
 						   const text *stream, EsDelivered *delivered);
 

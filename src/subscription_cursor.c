@@ -160,4 +160,5 @@ EsCursorMove(int32 subscription, int32 lane, int64 epoch, EsPosition position)
 	bool		nulls[Natts_es_cursors] = {false};
 
 	EsInsertRow(EsCatalogGet()->cursors, Natts_es_cursors, values, nulls);
+	EsPassedAtCommit();
 }

@@ -173,24 +173,29 @@ where_matches(const EsSubscription *subscription, TupleTableSlot *slot)
 	return matches;
 }
 
+/* Does the subscription want this row for what it says, whatever an event's category is? */
+bool
+EsSubscriptionWantsContent(const EsSubscription *subscription, TupleTableSlot *slot)
+{
+	bool		events = subscription->source == ES_CHUNK_EVENTS;
+	bool		isnull;
+
+	return one_of(subscription->filter.types, subscription->filter.ntypes,
+				  slot_getattr(slot, events ? Anum_es_events_type : Anum_es_outbox_type, &isnull)) &&
+		(events || wants_topic(subscription, slot_getattr(slot, Anum_es_outbox_topic, &isnull))) &&
+		where_matches(subscription, slot);
+}
+
 /* Does the subscription want this row?  If it is an event, find its stream's name. */
 bool
 EsSubscriptionWants(const EsSubscription *subscription, TupleTableSlot *slot, Snapshot snapshot,
 					const text **stream)
 {
-	bool		isnull;
-
 	*stream = NULL;
 	if (subscription->source == ES_CHUNK_EVENTS)
-	{
-		if (!EsFilterWants(&subscription->filter, slot, snapshot, stream))
-			return false;
-	}
-	else if (!wants_topic(subscription, slot_getattr(slot, Anum_es_outbox_topic, &isnull)) ||
-			 !one_of(subscription->filter.types, subscription->filter.ntypes,
-					 slot_getattr(slot, Anum_es_outbox_type, &isnull)))
-		return false;
-	return where_matches(subscription, slot);
+		return EsFilterWants(&subscription->filter, slot, snapshot, stream) &&
+			where_matches(subscription, slot);
+	return EsSubscriptionWantsContent(subscription, slot);
 }
 
 /* ---------------------------------------------------------------- the shape */

@@ -637,7 +637,7 @@ look_and_wait(Fetch *fetch, TimestampTz until)
 	{
 		TimestampTz look_at = Min(fetch->look_at, EsMaintainNext());
 
-		if (!EsWakeWait(fetch->read.log, fetch->read.horizon, fetch->news, Min(until, look_at)) &&
+		if (!EsWakeWait(fetch->read.log, fetch->read.horizon, fetch->news, Min(until, look_at), EsWakeEvent()) &&
 			GetCurrentTimestamp() >= until)
 			break;
 		EsMaintainSlice();

@@ -459,6 +459,7 @@ EsLaneNoteWrite(const EsSubscription *subscription, const EsLane *lane)
 	}
 	note->noted = (uint32) (GetCurrentTimestamp() / USECS_PER_SEC);
 	unlock_consumers();
+	EsPassedAtCommit();
 }
 
 /* What a lane was handed in this epoch; false when that is not known. */

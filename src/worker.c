@@ -20,25 +20,44 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
-/* Start a worker; false when none can be had.  With "awaited" its end is told to this backend. */
+/* The registration of a worker. */
+void
+EsWorkerForm(BackgroundWorker *worker, const char *function, const char *name,
+			 const void *order, Size size, int restart_seconds)
+{
+	Assert(size <= BGW_EXTRALEN);
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = restart_seconds;
+	snprintf(worker->bgw_library_name, BGW_MAXLEN, "es_pg");
+	snprintf(worker->bgw_function_name, BGW_MAXLEN, "%s", function);
+	snprintf(worker->bgw_name, BGW_MAXLEN, "%s", name);
+	snprintf(worker->bgw_type, BGW_MAXLEN, "%s", name);
+	memcpy(worker->bgw_extra, order, size);
+}
+
+/*
+ * Start a worker that is started again when it has not ended by itself; false
+ * when none can be had.  With "awaited" its start and end are told to this backend.
+ */
+bool
+EsWorkerStartLasting(const char *function, const char *name, const void *order, Size size,
+					 int restart_seconds, bool awaited, BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker;
+
+	EsWorkerForm(&worker, function, name, order, size, restart_seconds);
+	worker.bgw_notify_pid = awaited ? MyProcPid : 0;
+	return RegisterDynamicBackgroundWorker(&worker, handle);
+}
+
+/* Start a worker for one piece of work. */
 bool
 EsWorkerStart(const char *function, const char *name, const void *order, Size size,
 			  bool awaited, BackgroundWorkerHandle **handle)
 {
-	BackgroundWorker worker;
-
-	Assert(size <= BGW_EXTRALEN);
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = awaited ? MyProcPid : 0;
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "es_pg");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "%s", function);
-	snprintf(worker.bgw_name, BGW_MAXLEN, "%s", name);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "%s", name);
-	memcpy(worker.bgw_extra, order, size);
-	return RegisterDynamicBackgroundWorker(&worker, handle);
+	return EsWorkerStartLasting(function, name, order, size, BGW_NEVER_RESTART, awaited, handle);
 }
 
 /* What every worker does first. */

@@ -9,6 +9,10 @@
 
 #include "postmaster/bgworker.h"
 
+extern void EsWorkerForm(BackgroundWorker *worker, const char *function, const char *name,
+						 const void *order, Size size, int restart_seconds);
+extern bool EsWorkerStartLasting(const char *function, const char *name, const void *order, Size size,
+								 int restart_seconds, bool awaited, BackgroundWorkerHandle **handle);
 extern bool EsWorkerStart(const char *function, const char *name, const void *order, Size size,
 						  bool awaited, BackgroundWorkerHandle **handle);
 extern void EsWorkerBegin(Oid database, const char *lock_timeout);

@@ -39,7 +39,7 @@ SELECT is_empty($$SELECT oid::regprocedure FROM member_function WHERE provolatil
 
 -- Rights.
 SELECT set_eq($$SELECT proname FROM member_function, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS a WHERE a.grantee = 0$$,
-    ARRAY['es_any', 'es_no_stream', 'es_stream_exists', 'es_category', 'es_category_id', 'es_protocol_version', 'es_uuid', 'es_reducer', 'es_fold', 'es_given']::name[],
+    ARRAY['es_any', 'es_no_stream', 'es_stream_exists', 'es_category', 'es_category_id', 'es_protocol_version', 'es_uuid', 'es_reducer', 'es_fold', 'es_given', 'es_rebuilding']::name[],
     'PUBLIC may execute what reads and writes nothing');
 SELECT is_empty($$SELECT oid::regclass FROM member_relation, aclexplode(relacl) AS a WHERE a.grantee = 0$$, 'PUBLIC has no right on a table, view or sequence');
 SELECT is_empty($$SELECT nspname FROM pg_namespace, aclexplode(nspacl) AS a WHERE nspname = 'es_chunks' AND a.grantee = 0$$, 'nor on the chunks');

@@ -291,7 +291,7 @@ $node->stop;
 #
 # Large: the largest batch, many streams in one transaction, more chunks than there are locks
 #
-$node = es_cluster('large', 'max_locks_per_transaction = 10', 'max_connections = 10', 'max_wal_senders = 0', 'autovacuum = off',
+$node = es_cluster('large', 'max_locks_per_transaction = 20', 'max_connections = 10', 'max_wal_senders = 0', 'autovacuum = off',
 	'max_worker_processes = 2');
 $db = es_connect($node);
 

@@ -1,0 +1,1 @@
+SELECT es_run_projections(:name);
