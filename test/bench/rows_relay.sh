@@ -110,7 +110,7 @@ relay_kafka() {
   kafka_begin orders:4
   interleave relay_200 copy_200 relay_1000 copy_1000
   kafka_end
-  compare 0.5 relay_200 'es-relay to Kafka, data of 200 bytes' copy_200 'COPY TO STDOUT | kcat -P, 10 headers' 1 messages/s
+  compare - relay_200 'es-relay to Kafka, data of 200 bytes' copy_200 'COPY TO STDOUT | kcat -P, 10 headers' 1 messages/s
   compare 0.5 relay_1000 'es-relay to Kafka, data of 1 KB' copy_1000 'COPY TO STDOUT | kcat -P, 10 headers' 1 messages/s
   cpu=$(awk -v n="$relay_events" '{ s += $1 + $2; k++ } END { printf "%.1f", s / k / n * 1e6 }' "$ES_WORK/tmp/relay_kafka.cpu")
   note "es-relay took $cpu CPU seconds a million messages, and was at most $(sort -n "$ES_WORK/tmp/relay_kafka.size" | tail -n 1) kB in memory"
