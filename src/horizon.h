@@ -95,7 +95,7 @@ typedef struct EsLaneNote
 	uint32		log;			/* 0: this entry is free */
 	int32		subscription;
 	int32		lane;
-	uint32		noted;			/* at which second; the oldest of a place gives way */
+	uint32		noted;			/* in milliseconds, modulo 2^32; the oldest of a place gives way */
 	int64		epoch;
 	EsPosition	handed;			/* the highest position handed out */
 	EsPosition	looked;			/* nothing for this lane lies between that and here */

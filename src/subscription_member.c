@@ -413,18 +413,25 @@ find_note(uint32 log, int32 subscription, int32 lane)
 	return NULL;
 }
 
+static uint32
+note_time(void)
+{
+	return (uint32) (GetCurrentTimestamp() / 1000);
+}
+
 /* A place for a new note: a free one, or that of the oldest. */
 static EsLaneNote *
 take_note(uint32 log, int32 subscription, int32 lane)
 {
 	EsLaneNote *notes = note_places(log, subscription, lane);
 	EsLaneNote *taken = &notes[0];
+	uint32		now = note_time();
 
 	for (int i = 0; i < NOTE_WAYS; i++)
 	{
 		if (notes[i].log == 0)
 			return &notes[i];
-		if (notes[i].noted < taken->noted)
+		if (now - notes[i].noted > now - taken->noted)
 			taken = &notes[i];
 	}
 	return taken;
@@ -457,7 +464,7 @@ EsLaneNoteWrite(const EsSubscription *subscription, const EsLane *lane)
 		note->looked = looked;
 		note->moved = lane->moved;
 	}
-	note->noted = (uint32) (GetCurrentTimestamp() / USECS_PER_SEC);
+	note->noted = note_time();
 	unlock_consumers();
 	EsPassedAtCommit();
 }
