@@ -131,9 +131,9 @@ CREATE FUNCTION @extschema@.es_inbox_accept_sequence(
     consumer text, source text, "sequence" bigint, incarnation text DEFAULT NULL)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_inbox_accept_sequence(text, text, bigint, text) IS
-'True the first time that a consumer is shown a number of an ordered source (a Kafka partition and its offset, the positions of another es_pg), false ever after; in the caller''s transaction: a rollback forgets it, a concurrent caller for the same source waits for its end. Numbers may come in any order; what is kept is one row a source, and one for each stretch of numbers beyond a hole.
+'True the first time that a consumer is shown a number of an ordered source (a Kafka partition and its offset, the log of another es_pg as es_read_all reads it), false ever after; in the caller''s transaction: a rollback forgets it, a concurrent caller for the same source waits for its end. Numbers may come in any order; what is kept is one row a source, and one for each stretch of numbers beyond a hole.
 incarnation: which life of the source numbers it, as es_fetch returns it; each has numbers of its own. One that was not seen before is refused unless es_pg.inbox_new_incarnation is accept, or es_inbox_add_incarnation was called.
-A hole that does not fill within es_pg.inbox_hole_timeout is given up: its numbers are false from then on, and are counted as late (es_inbox_sequence_status). With 0 numbers below the highest one are false at once: for sources that come in order and have gaps.
+A hole that does not fill within es_pg.inbox_hole_timeout is given up: its numbers are false from then on, and are counted as late (es_inbox_sequence_status). With 0 numbers below the highest one are false at once: for sources that come in order and have gaps. Not for what a subscription or es-relay delivers, where a message that failed comes again behind higher positions: es_inbox_accept with its id is for that.
 Errors: 22023 negative sequence, bad name; 22004; SE008 another incarnation; 54000 more than 100,000 holes; 25006 read-only transaction.
 Example: SELECT es_inbox_accept_sequence(''shipping'', ''orders/3'', 4711);';
 
