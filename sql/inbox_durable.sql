@@ -214,7 +214,7 @@ SELECT * FROM run_all('strict', 'show(es_inbox_message)');
 -- The topic is the inbox's own: others cannot publish to it, and do not see it.
 --
 SELECT es_publish('$inbox/shipping', 'A', '{}');
-SELECT es_create_subscription('$mine', 'beginning', 'outbox');
+SELECT es_create_subscription('$inbox/mine', 'beginning', 'outbox');
 SELECT es_create_subscription('all', 'beginning', 'outbox');
 SELECT es_publish('orders', 'A', '{}') > 0 AS published;
 SELECT topic FROM es_fetch('all', 'me');

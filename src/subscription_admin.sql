@@ -155,9 +155,9 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = 'A name has 1 to 1,024 bytes and no control characters.';
     END IF;
-    IF name LIKE '$%' AND NOT COALESCE(source = 'outbox' AND topics = ARRAY[name], false) THEN
+    IF name LIKE '$inbox/%' AND NOT COALESCE(source = 'outbox' AND topics = ARRAY[name], false) THEN
         RAISE EXCEPTION 'subscription name "%" is reserved', name USING ERRCODE = 'invalid_parameter_value',
-              DETAIL = 'Names that begin with "$" are those of inboxes.', HINT = 'Use es_create_inbox.';
+              DETAIL = 'Names that begin with "$inbox/" are those of inboxes.', HINT = 'Use es_create_inbox.';
     END IF;
     IF COALESCE(source, 'events') NOT IN ('events', 'outbox') THEN
         RAISE EXCEPTION 'invalid subscription source "%"', source
