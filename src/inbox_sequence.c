@@ -14,6 +14,8 @@
  * versions of an open transaction cannot be pruned.  A subtransaction that ends in a
  * rollback takes its numbers out again; they are logged for that.  If it was
  * the one that locked the row, all that was learned under the lock goes, too.
+ * Nothing else may change the row or its ranges in that transaction, for what was
+ * learned of them would be false: es_inbox_is_pending() tells.
  *
  * A hole is as old as the first number seen above it; when it is older than
  * es_pg.inbox_hole_timeout it is given up, and recorded in es_inbox_lost, so
@@ -50,6 +52,7 @@
 
 PG_FUNCTION_INFO_V1(es_inbox_accept_sequence);
 PG_FUNCTION_INFO_V1(es_inbox_add_incarnation);
+PG_FUNCTION_INFO_V1(es_inbox_is_pending);
 
 #define PLACES			64		/* remembered by a backend */
 #define RANGES_MAX		100000	/* stretches beyond holes, of one source */
@@ -682,4 +685,18 @@ es_inbox_add_incarnation(PG_FUNCTION_ARGS)
 		add_row(&probe, consumer, name, incarnation, true);
 	EsProbeClose(&probe);
 	PG_RETURN_VOID();
+}
+
+/* es_inbox_is_pending(sequence_id): has this transaction accepted from a source? */
+Datum
+es_inbox_is_pending(PG_FUNCTION_ARGS)
+{
+	ListCell   *cell;
+
+	foreach(cell, sources)
+	{
+		if (!PG_ARGISNULL(0) && ((const Source *) lfirst(cell))->id == PG_GETARG_INT32(0))
+			PG_RETURN_BOOL(true);
+	}
+	PG_RETURN_BOOL(false);
 }

@@ -144,6 +144,12 @@ COMMENT ON FUNCTION @extschema@.es_inbox_add_incarnation(text, text, text) IS
 Errors: 22023, 22004, 25006 read-only transaction.
 Example: SELECT es_inbox_add_incarnation(''shipping'', ''shop'', ''0190163d-8694-739b-aea5-966c26f8ad91'');';
 
+CREATE FUNCTION @extschema@.es_inbox_is_pending(sequence_id integer)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.es_inbox_is_pending(integer) IS
+'es_pg: whether this transaction has accepted from a source, so that what it knows of it is in memory until it commits.
+Example: SELECT es_inbox_is_pending(1);';
+
 CREATE FUNCTION @extschema@.es_inbox_close_holes(consumer text, source text, older_than interval DEFAULT '0')
 RETURNS bigint LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -161,6 +167,10 @@ BEGIN
          WHERE t.consumer_id = (SELECT c.consumer_id FROM @extschema@.es_inbox_consumers AS c WHERE c.name = $1) AND t.source = $2
          ORDER BY 1 FOR NO KEY UPDATE
     LOOP
+        IF @extschema@.es_inbox_is_pending(id) THEN
+            RAISE EXCEPTION 'this transaction has accepted from source "%"', $2 USING ERRCODE = 'active_sql_transaction',
+                  HINT = 'Close its holes in a transaction of its own.';
+        END IF;
         -- Never 0 seconds: what is given up here is recorded.
         given_up := given_up + @extschema@.es_inbox_give_up(id, GREATEST(EXTRACT(epoch FROM COALESCE($3, '0')), 1e-6));
     END LOOP;
@@ -171,7 +181,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.es_inbox_close_holes(text, text, interval) IS
 'Gives up the holes of a source that are older than an interval, all by default: their numbers are false from then on. Returns how many numbers were in them. Waits for transactions that are accepting from the source.
-Errors: 42704 nothing of it was ever seen, 22004, 22023.
+Errors: 42704 nothing of it was ever seen, 25001 this transaction has accepted from it, 22004, 22023.
 Example: SELECT es_inbox_close_holes(''shipping'', ''orders/3'');';
 
 -- For es_maintain: sources that nobody accepts from, and what was given up long ago.
@@ -183,6 +193,7 @@ DECLARE
 BEGIN
     IF seconds > 0 THEN
         FOR id IN SELECT t.sequence_id FROM @extschema@.es_inbox_sequences AS t WHERE t.ranges > 0 ORDER BY 1 FOR NO KEY UPDATE SKIP LOCKED LOOP
+            CONTINUE WHEN @extschema@.es_inbox_is_pending(id);
             PERFORM @extschema@.es_inbox_give_up(id, seconds);
         END LOOP;
     END IF;
@@ -190,6 +201,7 @@ BEGIN
     WITH gone AS (
         DELETE FROM @extschema@.es_inbox_sequences AS t
          WHERE NOT EXISTS (SELECT FROM @extschema@.es_inbox_consumers AS c WHERE c.consumer_id = t.consumer_id)
+           AND NOT @extschema@.es_inbox_is_pending(t.sequence_id)
         RETURNING t.sequence_id), ranges AS (
         DELETE FROM @extschema@.es_inbox_ranges AS r USING gone AS g WHERE r.sequence_id = g.sequence_id)
     DELETE FROM @extschema@.es_inbox_lost AS l USING gone AS g WHERE l.sequence_id = g.sequence_id;
@@ -214,6 +226,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.es_inbox_give_up(integer, double precision),
     @extschema@.es_inbox_accept_sequence(text, text, bigint, text),
     @extschema@.es_inbox_add_incarnation(text, text, text),
+    @extschema@.es_inbox_is_pending(integer),
     @extschema@.es_inbox_close_holes(text, text, interval),
     @extschema@.es_inbox_tend_sequences()
 FROM PUBLIC;
