@@ -196,10 +196,22 @@ CREATE TABLE reading ("Message Id" uuid, device int) PARTITION BY LIST (device);
 CREATE TABLE reading_1 PARTITION OF reading FOR VALUES IN (1);
 CREATE TABLE reading_2 (device int, "Message Id" uuid);
 ALTER TABLE reading ATTACH PARTITION reading_2 FOR VALUES IN (2);
-CREATE TRIGGER once BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION es_inbox_guard('readings', '"Message Id"', 'skip');
+CREATE TRIGGER once BEFORE INSERT OR DELETE ON reading FOR EACH ROW EXECUTE FUNCTION es_inbox_guard('readings', '"Message Id"', 'skip');
 INSERT INTO reading VALUES ('a0000000-0000-0000-0000-000000000001', 1), ('a0000000-0000-0000-0000-000000000002', 2),
     ('a0000000-0000-0000-0000-000000000001', 2);
 SELECT * FROM reading ORDER BY 1;
+-- A row that moves to another partition is no duplicate; one that comes again when it was deleted is.
+UPDATE reading SET device = 3 - device;
+WITH d AS (DELETE FROM reading WHERE device = 1 RETURNING *) INSERT INTO reading SELECT "Message Id", 2 FROM d, generate_series(1, 2);
+SELECT * FROM reading ORDER BY 1;
+BEGIN;
+DELETE FROM reading;
+INSERT INTO reading VALUES ('a0000000-0000-0000-0000-000000000001', 1);
+SELECT * FROM reading;
+ROLLBACK;
+CREATE TRIGGER not_so BEFORE INSERT ON reading_1 FOR EACH ROW EXECUTE FUNCTION es_inbox_guard('readings', '"Message Id"');
+UPDATE reading SET device = 3 - device;
+DROP TRIGGER not_so ON reading_1;
 -- The marks are the inbox's.
 SELECT es_inbox_accept('readings', 'a0000000-0000-0000-0000-000000000002'), es_inbox_accept('readings', 'a0000000-0000-0000-0000-000000000003');
 

@@ -65,8 +65,8 @@ Example: SELECT es_inbox_accept_batch(''shipping'', ''{evt-123,evt-124,evt-123}'
 CREATE FUNCTION @extschema@.es_inbox_guard() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_inbox_guard() IS
-'A trigger BEFORE INSERT FOR EACH ROW that keeps messages that were seen before out of a table. Arguments: the consumer; the column with the message id, of type text, uuid, integer, bigint or numeric; then skip (the default: the row is left out) or reject (error 23505). The marks are those of es_inbox_accept. A row that something later leaves out, as ON CONFLICT DO NOTHING does, counts as seen.
-Errors: 23505, 23502 the id is null, 22023, 42703 no such column, 42804 its type, 39P01 another kind of trigger, those of es_inbox_accept.
+'A trigger BEFORE INSERT FOR EACH ROW that keeps messages that were seen before out of a table. Arguments: the consumer; the column with the message id, of type text, uuid, integer, bigint or numeric; then skip (the default: the row is left out) or reject (error 23505). The marks are those of es_inbox_accept. A row that something later leaves out, as ON CONFLICT DO NOTHING does, counts as seen. On a partitioned table it must be BEFORE INSERT OR DELETE: an UPDATE that moves a row to another partition deletes and inserts it, and only so is that told from a duplicate.
+Errors: 23505, 23502 the id is null, 22023, 42703 no such column, 42804 its type, 39P01 another kind of trigger, or on a partition without DELETE, those of es_inbox_accept.
 Example: SELECT tgname FROM pg_trigger WHERE tgfoid = ''es_inbox_guard''::regproc; CREATE TRIGGER once BEFORE INSERT ON payments FOR EACH ROW EXECUTE FUNCTION es_inbox_guard(''payments'', ''message_id'');';
 
 CREATE FUNCTION @extschema@.es_command_begin(

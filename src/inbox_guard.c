@@ -9,11 +9,17 @@
  * The message's id is the column's text, which must be the same whatever the
  * session's settings: so only columns of some types will do.
  *
+ * An UPDATE that moves a row to another partition deletes it here and inserts it
+ * there, past all triggers FOR UPDATE.  Left out as a duplicate there, the row would be
+ * gone.  So on a partition the trigger is BEFORE DELETE too: a row that the same
+ * statement has just deleted is let in again.  A statement is known by its memory.
+ *
  * The arguments are checked and kept at a statement's first row, in the
  * memory of the trigger's FmgrInfo.
  */
 #include "inbox.h"
 
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "utils/builtins.h"
@@ -35,6 +41,18 @@ typedef struct Guard
 	bool		reject;
 } Guard;
 
+/* The message of the row that a statement deleted last; in that statement's memory. */
+typedef struct Deleted
+{
+	MemoryContext statement;
+	EsInboxMark mark;
+	bool		is_moving;		/* it was not inserted again yet */
+	MemoryContextCallback forget;
+	struct Deleted *next;
+} Deleted;
+
+static Deleted *deleted = NULL; /* of all statements in progress */
+
 static void
 check_trigger(FunctionCallInfo fcinfo)
 {
@@ -45,10 +63,16 @@ check_trigger(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"es_inbox_guard\" was not called by trigger manager")));
 	if (!TRIGGER_FIRED_BEFORE(trigger->tg_event) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
-		!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		!(TRIGGER_FIRED_BY_INSERT(trigger->tg_event) || TRIGGER_FIRED_BY_DELETE(trigger->tg_event)))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must be fired BEFORE INSERT FOR EACH ROW", trigger->tg_trigger->tgname)));
+	if (trigger->tg_relation->rd_rel->relispartition && !TRIGGER_FOR_DELETE(trigger->tg_trigger->tgtype))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" on a partition must be fired BEFORE INSERT OR DELETE FOR EACH ROW",
+						trigger->tg_trigger->tgname),
+				 errdetail("A row that an UPDATE moves to another partition would be taken for a duplicate.")));
 }
 
 ES_NORETURN static void
@@ -129,26 +153,92 @@ parse_arguments(const TriggerData *data, MemoryContext context)
 	return guard;
 }
 
-/* The message id of a row. */
+/* The message id of a row, unchecked; NULL: it has none. */
+static text *
+row_text(const TriggerData *data, Guard *guard)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(data->tg_trigtuple, guard->column, RelationGetDescr(data->tg_relation), &isnull);
+
+	return isnull ? NULL : cstring_to_text(OutputFunctionCall(&guard->output, value));
+}
+
+/* The message id of a row that is inserted. */
 static text *
 row_id(const TriggerData *data, Guard *guard)
 {
-	TupleDesc	desc = RelationGetDescr(data->tg_relation);
-	bool		isnull;
-	Datum		value = heap_getattr(data->tg_trigtuple, guard->column, desc, &isnull);
-	text	   *id;
+	text	   *id = row_text(data, guard);
 
-	if (isnull)
+	if (id == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NOT_NULL_VIOLATION),
 				 errmsg("column \"%s\" of relation \"%s\" must not be null",
-						NameStr(TupleDescAttr(desc, guard->column - 1)->attname),
+						NameStr(TupleDescAttr(RelationGetDescr(data->tg_relation), guard->column - 1)->attname),
 						RelationGetRelationName(data->tg_relation)),
 				 errdetail("It has the message id for es_inbox_guard().")));
-	id = cstring_to_text(OutputFunctionCall(&guard->output, value));
 	EsCheckName(id, "message id");
 	return id;
 }
+
+/* ---------------------------------------------------------------- rows that move */
+
+static Deleted *
+find_deleted(MemoryContext statement)
+{
+	Deleted    *note = deleted;
+
+	while (note != NULL && note->statement != statement)
+		note = note->next;
+	return note;
+}
+
+/* The end of a statement. */
+static void
+forget_deleted(void *arg)
+{
+	Deleted   **link = &deleted;
+
+	while (*link != arg)
+		link = &(*link)->next;
+	*link = (*link)->next;
+}
+
+static void
+note_deleted(MemoryContext statement, int64 consumer, const text *id)
+{
+	Deleted    *note = find_deleted(statement);
+
+	if (note == NULL)
+	{
+		note = MemoryContextAllocZero(statement, sizeof(Deleted));
+		note->statement = statement;
+		note->forget.func = forget_deleted;
+		note->forget.arg = note;
+		note->next = deleted;
+		deleted = note;
+		MemoryContextRegisterResetCallback(statement, &note->forget);
+	}
+	EsInboxMarkSet(&note->mark, consumer, ES_MARK_MESSAGE, id);
+	note->is_moving = true;
+}
+
+/* Has this statement just deleted the row with this message?  Then it moves, once. */
+static bool
+is_moving(MemoryContext statement, int64 consumer, const text *id)
+{
+	Deleted    *note = find_deleted(statement);
+	EsInboxMark mark;
+
+	if (note == NULL || !note->is_moving)
+		return false;
+	EsInboxMarkSet(&mark, consumer, ES_MARK_MESSAGE, id);
+	if (memcmp(&note->mark.digest, &mark.digest, UUID_LEN) != 0)
+		return false;
+	note->is_moving = false;
+	return true;
+}
+
+/* ---------------------------------------------------------------- the trigger */
 
 /* es_inbox_guard(), a trigger with the arguments consumer, column[, skip | reject] */
 Datum
@@ -162,8 +252,15 @@ es_inbox_guard(PG_FUNCTION_ARGS)
 	if (fcinfo->flinfo->fn_extra == NULL)
 		fcinfo->flinfo->fn_extra = parse_arguments(data, fcinfo->flinfo->fn_mcxt);
 	guard = fcinfo->flinfo->fn_extra;
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+	{
+		id = row_text(data, guard);
+		if (id != NULL)
+			note_deleted(fcinfo->flinfo->fn_mcxt, guard->consumer, id);
+		return PointerGetDatum(data->tg_trigtuple);
+	}
 	id = row_id(data, guard);
-	if (EsInboxAccept(guard->consumer, id, DT_NOEND))
+	if (is_moving(fcinfo->flinfo->fn_mcxt, guard->consumer, id) || EsInboxAccept(guard->consumer, id, DT_NOEND))
 		return PointerGetDatum(data->tg_trigtuple);
 	if (guard->reject)
 		ereport(ERROR,
