@@ -99,6 +99,23 @@ SELECT backlog, parked, dead FROM es_inbox_status;
 --
 -- Deferred constraints are checked for each message, and keep their modes.
 --
+-- Also where the caller may not name any.
+CREATE SCHEMA hidden
+    CREATE TABLE hidden.parent (id text PRIMARY KEY)
+    CREATE TABLE hidden.child (id text REFERENCES hidden.parent DEFERRABLE INITIALLY DEFERRED);
+CREATE FUNCTION hide(m es_inbox_message) RETURNS void LANGUAGE sql SECURITY DEFINER AS $$INSERT INTO hidden.child VALUES (m.message_id)$$;
+CREATE ROLE es_pg_hider;
+SELECT es_grant('es_pg_hider', 'inbox', 'shipping');
+SELECT es_inbox_put('shipping', 'hidden', 'orders', 'A', NULL, '{}');
+SET ROLE es_pg_hider;
+SELECT * FROM es_inbox_run('shipping', 'hide(es_inbox_message)');
+RESET ROLE;
+SELECT error FROM es_parked;
+SELECT * FROM run_all('shipping', 'show(es_inbox_message)');
+DROP OWNED BY es_pg_hider;
+DROP ROLE es_pg_hider;
+DROP FUNCTION hide;
+DROP SCHEMA hidden CASCADE;
 CREATE TABLE parent (id text PRIMARY KEY);
 CREATE TABLE child (id text REFERENCES parent DEFERRABLE INITIALLY DEFERRED, n int UNIQUE DEFERRABLE);
 CREATE FUNCTION late_check() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -275,6 +292,7 @@ EXECUTE run('shipping', 'show(es_inbox_message)', 10);
 
 -- Gone with all its messages; which ones it has seen is known still.
 SELECT es_drop_consumer('shipping');
+SELECT es_drop_subscription('$inbox/shipping');
 SELECT es_drop_inbox('shipping');
 SELECT es_create_inbox('shipping');
 SELECT es_inbox_put('shipping', 'p1', 'orders', 'A', NULL, '{}');

@@ -7,7 +7,8 @@
  * constraint.  So what it left to be checked at commit is checked here, while it
  * can still be undone for itself alone: SET CONSTRAINTS ALL IMMEDIATE.  The modes
  * that constraints had before cannot be asked for, so each gets its initial one
- * back.  Where no constraint of the database can be deferred, nothing is done.
+ * back; in a schema that the caller may not name, they stay deferred.  Where no
+ * constraint of the database can be deferred, nothing is done.
  *
  * A handler has a limited time.  Its end is a query cancel that this file sends to
  * itself, and recognizes; every other cancel, statement_timeout's among them, is
@@ -125,10 +126,10 @@ initial_modes(void)
 	StringInfoData sql;
 	bool		any_immediate = false;
 
-	execute("SELECT pg_catalog.format('%I.%I', n.nspname, c.conname), c.condeferred"
-			" FROM pg_catalog.pg_constraint AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.connamespace"
-			" WHERE c.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
-			" AND NOT pg_catalog.pg_is_other_temp_schema(n.oid)");
+	execute("SELECT pg_catalog.format('%I.%I', n.nspname, c.conname),"
+			" c.condeferred OR NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+			" FROM pg_catalog.pg_constraint AS c JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.connamespace"
+			" WHERE c.condeferrable AND NOT pg_catalog.pg_is_other_temp_schema(n.oid)");
 	if (SPI_processed == 0)
 		return NULL;
 	initStringInfo(&sql);

@@ -406,6 +406,9 @@ RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET sear
 DECLARE
     id integer := (@extschema@.es_lock_subscription(name)).subscription_id;
 BEGIN
+    IF EXISTS (SELECT FROM @extschema@.es_inboxes AS i WHERE i.name = $1) THEN
+        RAISE EXCEPTION 'subscription "%" is an inbox', $1 USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Use es_drop_inbox.';
+    END IF;
     DELETE FROM @extschema@.es_leases AS l WHERE l.subscription_id = id;
     DELETE FROM @extschema@.es_subscriptions AS s WHERE s.subscription_id = id;
     DELETE FROM @extschema@.es_cursors AS c WHERE c.subscription_id = id;
@@ -415,7 +418,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.es_drop_subscription(text) IS
 'Drops a subscription with its cursors, parked messages and dead letters. Waits for open acknowledgements; consumers that wait in es_fetch get 42704 at once.
-Errors: 42704 does not exist, 22004.
+Errors: 42704 does not exist, 2BP01 it is a durable inbox, 22004.
 Example: SELECT es_drop_subscription(''mailer'');';
 
 REVOKE ALL ON FUNCTION
