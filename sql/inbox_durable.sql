@@ -257,6 +257,13 @@ CREATE FUNCTION nested(m es_inbox_message) RETURNS void LANGUAGE sql AS $$SELECT
 SELECT es_inbox_put('shipping', 'n1', 'orders', 'A', NULL, '{}');
 SELECT * FROM es_inbox_run('shipping', 'nested(es_inbox_message)');
 SELECT error FROM es_parked;
+-- Nor may it park behind the back of who calls it.
+CREATE FUNCTION refuse(m es_inbox_message) RETURNS void LANGUAGE sql AS $$
+    SELECT es_nack('$inbox/shipping', lane, epoch, m.position, 'no') FROM es_subscription_lanes WHERE owner IS NOT NULL$$;
+SELECT es_inbox_put('shipping', 'n2', 'orders', 'A', NULL, '{}');
+UPDATE es_parked SET next_attempt_at = now() - interval '1 s';
+SELECT * FROM es_inbox_run('shipping', 'refuse(es_inbox_message)');
+SELECT DISTINCT error FROM es_parked;
 SELECT es_inbox_put('shipping', '', 'orders', 'A', NULL, '{}');
 SELECT es_inbox_put('shipping', NULL, 'orders', 'A', NULL, '{}');
 SELECT es_inbox_put('shipping', repeat('x', 1025), 'orders', 'A', NULL, '{}');

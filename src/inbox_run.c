@@ -264,8 +264,11 @@ call_handler(const Run *run, uint64 row, const EsEnvelope *envelope)
 		{"es_pg.traceparent", string_or_empty(run, row, DELIVERY_TRACEPARENT)}
 	};
 	int			nest = EsSettingsBegin(settings, lengthof(settings));
-	char	   *failure = EsHandlerCall(&run->handler, form_message(run, row, envelope));
+	char	   *failure;
 
+	EsNackForbid(run->subscription.id);
+	failure = EsHandlerCall(&run->handler, form_message(run, row, envelope));
+	EsNackForbid(0);
 	AtEOXact_GUC(true, nest);
 	return failure;
 }
@@ -392,6 +395,7 @@ es_inbox_run(PG_FUNCTION_ARGS)
 	PG_FINALLY();
 	{
 		running = false;
+		EsNackForbid(0);
 	}
 	PG_END_TRY();
 	return form_result(&run, fcinfo);

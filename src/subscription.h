@@ -275,6 +275,7 @@ extern void EsParkedInsert(int32 subscription, const EsDelivered *message, uint6
 						   bool delivered, int64 entered);
 extern int64 EsParkedNumber(int32 subscription, int32 lane);
 extern bool EsParkedDue(int32 subscription, int32 lane, Snapshot snapshot, TimestampTz *due);
+extern void EsNackForbid(int32 subscription);
 extern bool EsIsParked(int32 subscription, EsPosition position, Snapshot snapshot);
 extern bool EsParkedOut(int32 subscription, int32 lane, int64 epoch, EsPosition from, EsPosition upto);
 extern void EsParkedRequireDone(int32 subscription, int32 lane, int64 epoch, EsPosition from, EsPosition upto);

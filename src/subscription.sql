@@ -154,7 +154,7 @@ CREATE FUNCTION @extschema@.es_nack(
 RETURNS SETOF bigint LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_nack(text, integer, bigint, bigint, text, interval, boolean) IS
 'A message failed: parks a copy of it, and of what its key was handed out behind it; returns the positions of those, which must not be processed now. It comes again after retry_after, or else after retry_base * 2^attempt with full jitter, at most retry_max; after max_attempts, or with reject, it is a dead letter. The lane goes on: acknowledge later positions as usual.
-Errors: 42704, SE007 the lane is in another epoch, 22023 a position that was not handed out, 22004.
+Errors: 42704, SE007 the lane is in another epoch, 55006 called by a handler of es_inbox_run for the same inbox, 22023 a position that was not handed out, 22004.
 Example: SELECT * FROM es_nack(''mailer'', 0, 17, 4711, ''connection refused'');';
 
 CREATE FUNCTION @extschema@.es_renew(subscription text, consumer text)

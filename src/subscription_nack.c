@@ -35,6 +35,8 @@ static EsStatement fail = {
 	7, {INT4OID, INT8OID, INT8OID, TEXTOID, INTERVALOID, BOOLOID, INT8OID}
 };
 
+static int32 forbidden = 0;		/* a subscription; 0: none */
+
 /* Parking what a lane was handed from the failed message on. */
 typedef struct Parking
 {
@@ -164,6 +166,26 @@ check_arguments(FunctionCallInfo fcinfo)
 	}
 }
 
+/*
+ * Forbid this session to refuse messages of a subscription; 0 ends that.  Who handles a
+ * batch of them knows only of what it has parked itself.
+ */
+void
+EsNackForbid(int32 subscription)
+{
+	forbidden = subscription;
+}
+
+static void
+check_forbidden(const EsSubscription *subscription)
+{
+	if (subscription->id == forbidden)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("es_nack() cannot be called by a handler of the same inbox"),
+				 errhint("To refuse a message, raise an error.")));
+}
+
 /* es_nack(subscription, lane, epoch, position, error, retry_after, reject) */
 Datum
 es_nack(PG_FUNCTION_ARGS)
@@ -178,6 +200,7 @@ es_nack(PG_FUNCTION_ARGS)
 	PushActiveSnapshot(GetLatestSnapshot());
 	EsSubscriptionRead(name, GetActiveSnapshot(), &subscription);
 	PopActiveSnapshot();
+	check_forbidden(&subscription);
 	EsLeaseLockOrFail(&subscription, PG_GETARG_INT32(1), PG_GETARG_INT64(2));
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
