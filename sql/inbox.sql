@@ -92,6 +92,9 @@ SELECT es_inbox_accept('shipping', 'evt-160'), es_inbox_accept_batch('shipping',
 -- A chunk goes when its end is es_pg.inbox_retention ago. No row is deleted.
 SELECT es_retire_chunks() > 0 AS dropped, es_inbox_accept('shipping', 'evt-123') AS accepted;
 SELECT age();
+SET es_pg.inbox_retention = 2147483647;
+SELECT es_retire_chunks();
+RESET es_pg.inbox_retention;
 SELECT es_inbox_accept('shipping', 'evt-160'), es_inbox_accept('shipping', 'evt-160', '2000-01-02');
 SELECT count(*) FROM es_inbox_forgotten;
 SET es_pg.inbox_retention = 0;

@@ -162,7 +162,7 @@ closed_end(EsChunkKind kind)
 		return EsHorizonRead(EsLogGet());
 	if (inbox_retention < 0)
 		return 0;
-	return (EsPosition) (GetCurrentTimestamp() - inbox_retention * USECS_PER_SEC);
+	return (EsPosition) Max(GetCurrentTimestamp() - inbox_retention * USECS_PER_SEC, 0);
 }
 
 static bool
