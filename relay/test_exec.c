@@ -5,6 +5,7 @@
  *
  * The children are shell scripts.
  */
+#define _GNU_SOURCE				/* F_SETPIPE_SZ */
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -26,6 +27,12 @@ note(void *context, RelayMessage *message, SinkOutcome outcome, const char *reas
 	snprintf(story + len, sizeof(story) - len, "%.*s %s%s%s\n", (int) message->message_id.len, message->message_id.data, outcome_names[outcome],
 			 reason != NULL ? ": " : "", reason != NULL ? reason : "");
 	reported++;
+}
+
+static void
+set_log_level(void)
+{
+	LogSetLevel(getenv("VERBOSE") != NULL ? LOG_DEBUG : LOG_ERROR);
 }
 
 /* A child that runs this script of /bin/sh. */
@@ -164,6 +171,35 @@ is_there(const char *path)
 	return access(path, F_OK) == 0;
 }
 
+/* The child's standard error holds more than is read at a time. */
+static void
+test_flood(void)
+{
+	char		path[] = "/tmp/test_exec.XXXXXX";
+	char		script[512];
+	int			log = mkstemp(path);
+	int			stderr_copy = dup(STDERR_FILENO);
+	struct stat st;
+
+	snprintf(script, sizeof(script),
+			 "perl -e 'fcntl(STDERR, %d, 1 << 20) or exit 1; print STDERR \"x\" x 999, \"\\n\" for 1..500; unlink \"%s\"';"
+			 "read a; echo ok; read b", F_SETPIPE_SZ, path);
+	dup2(log, STDERR_FILENO);
+	LogSetLevel(LOG_INFO);
+	begin(script);
+	for (int i = 0; i < 6000 && is_there(path); i++)
+		usleep(10000);
+	sink->methods->poll(sink);
+	tap_ok(!is_there(path) && fstat(log, &st) == 0 && st.st_size < 200 * 1000,
+		   "of a child that complains without end so much is read at a time");
+	tap_is(publish_all(1), "0 ok\n", "... and it can answer");
+	end();
+	set_log_level();
+	dup2(stderr_copy, STDERR_FILENO);
+	close(stderr_copy);
+	close(log);
+}
+
 /* The child's own child ends with it; the descriptors of the relay are not its. */
 static void
 test_hygiene(void)
@@ -253,11 +289,12 @@ int
 main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
-	LogSetLevel(getenv("VERBOSE") != NULL ? LOG_DEBUG : LOG_ERROR);
+	set_log_level();
 	test_answers();
 	test_key_order();
 	test_bad_children();
 	test_restart();
+	test_flood();
 	test_hygiene();
 	test_commands();
 	return tap_done();

@@ -39,6 +39,7 @@
 #define INPUT_FULL		(256 * 1024)	/* publish refuses more */
 #define INPUT_KEEP		(1024 * 1024)	/* a larger buffer is freed when empty */
 #define LINE_MOST		(64 * 1024)		/* of an answer, and of a line for the log */
+#define READ_MOST		(64 * 1024)		/* at a time: what a pipe holds */
 #define REAP_PAUSE		WAIT_MS(10) /* where there is no pidfd */
 #define CLOSED_LIMIT	WAIT_S(1)	/* how long it may live without its pipes */
 
@@ -219,6 +220,8 @@ take_answer(Exec *exec, char *line)
 /*
  * Reads what there is, and cuts whole lines off, each ended by a zero byte.
  * The buffer keeps the last, unfinished one.  False at the end of the file.
+ * From one who writes without end no more is taken than a pipe holds, so that
+ * others have their turn; the rest wakes the loop again.
  */
 static bool
 read_lines(int fd, Buffer *buffer, bool (*take) (Exec *exec, char *line), Exec *exec)
@@ -226,10 +229,15 @@ read_lines(int fd, Buffer *buffer, bool (*take) (Exec *exec, char *line), Exec *
 	char		block[8192];
 	ssize_t		len;
 	size_t		done = 0;
+	size_t		total = 0;
 	char	   *end;
 
-	while ((len = read(fd, block, sizeof(block))) > 0)
+	while (total < READ_MOST)
 	{
+		len = read(fd, block, sizeof(block));
+		if (len <= 0)
+			return len != 0;
+		total += len;
 		BufferAppend(buffer, block, len);
 		while ((end = memchr(buffer->data + done, '\n', buffer->len - done)) != NULL)
 		{
@@ -246,7 +254,7 @@ read_lines(int fd, Buffer *buffer, bool (*take) (Exec *exec, char *line), Exec *
 		if (buffer->len > LINE_MOST)
 			break;
 	}
-	return len != 0;
+	return true;
 }
 
 static bool
