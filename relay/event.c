@@ -25,11 +25,11 @@ const char *const EventFormatValues[] = {"binary", "structured", "plain", NULL};
 
 /* ---------------------------------------------------------------- headers */
 
-/* Adds a header unless there is one of that name. */
+/* Adds a header unless one of that name is among the first so many. */
 static void
-add_header(Event *event, RelayText name, RelayText value)
+add_new_header(Event *event, int first, RelayText name, RelayText value)
 {
-	for (int i = 0; i < event->nheaders; i++)
+	for (int i = 0; i < first; i++)
 	{
 		RelayText	other = event->headers[i].name;
 
@@ -42,6 +42,12 @@ add_header(Event *event, RelayText name, RelayText value)
 		event->headers = MemRealloc(event->headers, event->headers_size * sizeof(EventHeader));
 	}
 	event->headers[event->nheaders++] = (EventHeader) {name, value};
+}
+
+static void
+add_header(Event *event, RelayText name, RelayText value)
+{
+	add_new_header(event, event->nheaders, name, value);
 }
 
 static void
@@ -203,12 +209,13 @@ string_text(Event *event, const char *c, const char *end)
 	return text;
 }
 
-/* The members of a JSON object. */
+/* The members of a JSON object; they may be many, and each has a name of its own. */
 static void
 add_members(Event *event, RelayText json)
 {
 	const char *end = json.data + json.len;
 	const char *c = json.len > 0 ? skip_space(json.data, end) : end;
+	int			ours = event->nheaders;
 
 	if (c == end || *c != '{')
 		return;
@@ -223,9 +230,9 @@ add_members(Event *event, RelayText json)
 		value = skip_space(value + 1, end); /* behind the colon */
 		value_end = skip_value(value, end);
 		if (*value == '"')
-			add_header(event, name, string_text(event, value, value_end));
+			add_new_header(event, ours, name, string_text(event, value, value_end));
 		else if (*value != 'n')
-			add_header(event, name, (RelayText) {value, value_end - value});
+			add_new_header(event, ours, name, (RelayText) {value, value_end - value});
 		c = skip_space(value_end, end);
 		if (c < end && *c == ',')
 			c = skip_space(c + 1, end);

@@ -3,6 +3,7 @@
  *		Names made of a message, its headers and its body, in each layout.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "event.h"
 #include "tap.h"
@@ -172,12 +173,31 @@ test_headers(void)
 	own_headers(NULL, IDS "  ", "null has none");
 }
 
+/* Each is looked for among ours, and not among all others. */
+static void
+test_many_headers(void)
+{
+	RelayMessage message = order();
+	Buffer		json = {0};
+
+	for (int i = 0; i < 500000; i++)
+		BufferAppendf(&json, "%s\"k%06d\": 1", i == 0 ? "{" : ", ", i);
+	BufferAppendText(&json, "}");
+	message.headers = (RelayText) {json.data, json.len};
+	alarm(60);
+	EventMake(&event, &message, EVENT_PLAIN, "");
+	alarm(0);
+	tap_ok(event.nheaders > 500000, "half a million headers");
+	BufferFree(&json);
+}
+
 int
 main(void)
 {
 	test_templates();
 	test_formats();
 	test_headers();
+	test_many_headers();
 	EventFree(&event);
 	return tap_done();
 }
