@@ -103,7 +103,7 @@ read_setting(Reader *reader, char *text)
 	if (equals == NULL)
 	{
 		add_place(reader);
-		BufferAppendf(reader->errors, "\"%s\" is neither \"key = value\" nor \"[section]\"\n", text);
+		BufferAppendText(reader->errors, "this is neither \"key = value\" nor \"[section]\"\n");	/* nor shown: part of a secret? */
 		return;
 	}
 	*equals = '\0';

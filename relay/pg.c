@@ -40,6 +40,19 @@ lost(PgLink *link)
 	return PG_LOST;
 }
 
+/* libpq quotes the string in question, which may be a password or have one in it. */
+static void
+set_without_quotes(LogError *error, const char *text)
+{
+	const char *first = strchr(text, '"');
+	const char *last = strrchr(text, '"');
+
+	if (first == NULL)
+		LogErrorSet(error, "%s", text);
+	else
+		LogErrorSet(error, "%.*s\"...\"%s", (int) (first - text), text, last + 1);
+}
+
 /* Whether libpq understands a connection string. */
 bool
 PgCheckConninfo(const char *conninfo, LogError *error)
@@ -48,7 +61,7 @@ PgCheckConninfo(const char *conninfo, LogError *error)
 	PQconninfoOption *parsed = PQconninfoParse(conninfo, &text);
 
 	if (parsed == NULL)
-		LogErrorSet(error, "%s", text != NULL ? text : "out of memory");
+		set_without_quotes(error, text != NULL ? text : "out of memory");
 	PQfreemem(text);
 	PQconninfoFree(parsed);
 	return parsed != NULL;

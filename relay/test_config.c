@@ -10,6 +10,7 @@
 #include "config.h"
 #include "config_value.h"
 #include "log.h"
+#include "pg.h"
 #include "sink.h"
 #include "tap.h"
 
@@ -112,7 +113,7 @@ test_refusals(void)
 	refused("subscription = s\n",
 			"FILE:1: \"subscription\" stands before the first section\n", "a key without a section");
 	refused("[pipeline]\nsubscription = s\n\njust text\n",
-			"FILE:4: \"just text\" is neither \"key = value\" nor \"[section]\"\n", "a line of neither kind");
+			"FILE:4: this is neither \"key = value\" nor \"[section]\"\n", "a line of neither kind");
 	refused("[pipeline\n", "FILE:1: a section is missing its \"]\"\n", "half a section");
 	refused("[pipeline]\nsubscription = s\nbatch_size = 0\npoll_interval_ms = 10s\n"
 			"window_messages = 99999999999999999999\nbatch_size = 3\n",
@@ -342,6 +343,19 @@ test_sample(char *program)
 	BufferFree(&help);
 }
 
+/* What libpq says of a connection string it does not understand is without its parts. */
+static void
+test_conninfo(void)
+{
+	LogError	error;
+
+	tap_ok(PgCheckConninfo("host=a password='b c'", &error), "a connection string");
+	tap_ok(!PgCheckConninfo("host=a password=b secret", &error), "a broken one");
+	tap_is(error.text, "missing \"...\" in connection info string\n", "... is not shown");
+	tap_ok(!PgCheckConninfo("postgres://me:secret@[::1/x", &error) && strstr(error.text, "sec") == NULL,
+		   "nor is a URI: %s", error.text);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -354,6 +368,7 @@ main(int argc, char **argv)
 	test_types();
 	test_environment();
 	test_sample(argv[0]);
+	test_conninfo();
 	unlink(path);
 	return tap_done();
 }
