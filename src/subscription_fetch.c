@@ -323,6 +323,13 @@ compare_due(const ListCell *a, const ListCell *b)
 	return x->due < y->due ? -1 : x->due > y->due ? 1 : x->number - y->number;
 }
 
+/* Was anything parked of a lane handed out that is not acknowledged? */
+static bool
+was_handed_out(const Fetch *fetch, const EsLane *lane)
+{
+	return EsParkedOut(fetch->subscription.id, lane->number, lane->epoch, 0, PG_INT64_MAX);
+}
+
 /* My lanes with parked messages that are due and may go out; else when to look again. */
 static List *
 due_lanes(Fetch *fetch)
@@ -339,7 +346,7 @@ due_lanes(Fetch *fetch)
 			continue;
 		if (lane->due > now)
 			fetch->look_at = Min(fetch->look_at, lane->due);
-		else if (!EsDueAny(&fetch->subscription, lane))
+		else if (!EsDueAny(&fetch->subscription, lane) && (lane->held || !was_handed_out(fetch, lane)))
 			continue;
 		else if (lane->held)
 			EsLaneExhaust(lane, fetch->upto);
@@ -369,7 +376,13 @@ deliver_due(Fetch *fetch)
 
 		lanes_left--;
 		if (!lock_lane(fetch, lane))
+		{
+			/* An acknowledgement of what goes out now would speak for what does not go out again. */
+			if (was_handed_out(fetch, lane))
+				EsLaneExhaust(lane, fetch->upto);
+			fetch->look_at = Min(fetch->look_at, GetCurrentTimestamp() + CONTESTED_USECS);
 			continue;
+		}
 		PushActiveSnapshot(GetLatestSnapshot());
 		room -= EsDueHandOut(&fetch->subscription, lane, share, put_due, fetch);
 		PopActiveSnapshot();
