@@ -280,20 +280,32 @@ utf8_length(const unsigned char *c)
 	return length;
 }
 
-/* What a far side said, as a text that the database takes: it may be anything. */
-static char *
-clean_text(const char *text)
+/*
+ * What a far side said, as a text that the database takes: it may be anything,
+ * and a database that is not UTF-8 has not every character.
+ */
+char *
+SubscriptionCleanText(const char *text, bool utf8)
 {
 	Buffer		clean = {0};
 
 	while (*text != '\0' && clean.len < ERROR_MAX)
 	{
 		int			length = utf8_length((const unsigned char *) text);
+		bool		kept = length == 1 || (length > 1 && utf8);
 
-		BufferAppend(&clean, length > 0 ? text : "?", length > 0 ? length : 1);
+		BufferAppend(&clean, kept ? text : "?", kept ? length : 1);
 		text += length > 0 ? length : 1;
 	}
 	return BufferToText(&clean);
+}
+
+static bool
+is_utf8(const Subscription *subscription)
+{
+	const char *encoding = PQparameterStatus(subscription->link.conn, "server_encoding");
+
+	return encoding != NULL && strcmp(encoding, "UTF8") == 0;
 }
 
 void
@@ -301,7 +313,7 @@ SubscriptionSendNack(Subscription *subscription, const SourcePlace *place,
 					 const char *error, bool reject)
 {
 	PlaceText	text = place_text(place);
-	char	   *clean = clean_text(error);
+	char	   *clean = SubscriptionCleanText(error, is_utf8(subscription));
 	const char *const params[] = {
 		subscription->config->subscription, text.lane, text.epoch, text.position,
 		clean, reject ? "true" : "false"

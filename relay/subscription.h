@@ -55,6 +55,9 @@ extern bool SubscriptionUseSchema(Subscription *subscription, const char *schema
 /* Any request but ACK, NACK and FETCH, which have arguments of their own. */
 extern void SubscriptionSend(Subscription *subscription, RequestKind kind);
 extern void SubscriptionSendAck(Subscription *subscription, const SourcePlace *place);
+/* A text of whatever bytes, for the database; the caller frees it. */
+extern char *SubscriptionCleanText(const char *text, bool utf8);
+
 extern void SubscriptionSendNack(Subscription *subscription, const SourcePlace *place,
 								 const char *text, bool reject);
 extern void SubscriptionSendFetch(Subscription *subscription, int max_count,
