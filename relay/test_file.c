@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <pthread.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -380,6 +381,25 @@ test_two_writers(void)
 	unlink(path);
 }
 
+/* Somebody keeps the lock: that is down, and no reason to hang. */
+static void
+test_locked(void)
+{
+	int			other = open(path, O_RDWR | O_CREAT, 0600);
+
+	alarm(60);
+	flock(other, LOCK_EX);
+	LineFilePatience = WAIT_MS(20);
+	begin(0);
+	tap_has(publish_all(0, 1), "0 down: another process keeps \"", "a file that stays locked is down");
+	close(other);
+	LineFilePatience = PATIENCE;
+	tap_has(publish_all(0, 1), "0 ok\n", "... and is written to when it is not");
+	end();
+	alarm(0);
+	unlink(path);
+}
+
 static void
 test_bad_path(void)
 {
@@ -436,6 +456,7 @@ main(void)
 	test_moved();
 	test_two_writers();
 	test_revoke();
+	test_locked();
 	test_bad_path();
 	rmdir(directory);
 	return tap_done();

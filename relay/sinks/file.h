@@ -37,5 +37,6 @@ extern void LineFileClose(LineFile *file);
 /* For tests. */
 extern ssize_t (*LineFileWrite) (int fd, const void *data, size_t len);
 extern int	(*LineFileSync) (int fd);
+extern int64_t LineFilePatience;	/* with others who have the lock */
 
 #endif							/* SINKS_FILE_H */

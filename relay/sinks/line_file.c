@@ -30,12 +30,15 @@
 #include <unistd.h>
 
 #include "../mem.h"
+#include "../waitset.h"
 #include "file.h"
 
 #define OPEN_TRIES	100			/* a file that moves on each time is no accident */
+#define LOCK_PAUSE_NS	1000000
 
 ssize_t		(*LineFileWrite) (int fd, const void *data, size_t len) = write;
 int			(*LineFileSync) (int fd) = fdatasync;
+int64_t		LineFilePatience = WAIT_S(10);
 
 static bool
 fail(const LineFile *file, LogError *error, const char *what)
@@ -110,6 +113,27 @@ open_file(LineFile *file, LogError *error)
 	return exists || sync_directory(file, error);
 }
 
+/* Other relays have the lock for one append; who keeps it for longer must not keep us. */
+static bool
+take_lock(LineFile *file, LogError *error)
+{
+	struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
+	int64_t		until = WaitNow() + LineFilePatience;
+
+	while (flock(file->fd, LOCK_EX | LOCK_NB) < 0)
+	{
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return fail(file, error, "lock");
+		if (WaitNow() >= until)
+		{
+			LogErrorSet(error, "another process keeps \"%s\" locked", file->settings->path);
+			return false;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
 /* The file of that name, open and locked. */
 static bool
 lock_file(LineFile *file, LogError *error)
@@ -118,11 +142,8 @@ lock_file(LineFile *file, LogError *error)
 	{
 		if (file->fd < 0 && !open_file(file, error))
 			return false;
-		while (flock(file->fd, LOCK_EX) < 0)
-		{
-			if (errno != EINTR)
-				return fail(file, error, "lock");
-		}
+		if (!take_lock(file, error))
+			return false;
 		if (is_current(file))
 			return true;
 		LineFileClose(file);
