@@ -142,8 +142,8 @@ is_waiting(const Dispatch *dispatch, const DispatchLane *lane)
 	return false;
 }
 
-/* Gives one message; false if the sink did not take it. */
-static bool
+/* Gives one message; it stays the next one if the sink has no room for it. */
+static void
 give(Dispatch *dispatch, DispatchItem *item)
 {
 	item->state = ITEM_WITH_SINK;
@@ -158,20 +158,24 @@ give(Dispatch *dispatch, DispatchItem *item)
 		case SINK_READY:
 			dispatch->progress = true;
 			dispatch->unit_given = true;
-			return true;
+			break;
 		case SINK_FULL:
 			if (dispatch->nsuspects > 0)
 				dispatch->unit_left++;
 			dispatch->with_sink--;
 			item->lane->with_sink--;
+			item->lane->unsent = item;
 			item->state = ITEM_WAITING;
 			dispatch->sink_full = true;
-			return false;
+
+			/* It may have reported all others of the lane meanwhile. */
+			if (item->lane->with_sink == 0)
+				PublishSettled(item->lane);
+			break;
 		case SINK_FAILED:
 			fail_sink(dispatch);
-			return false;
+			break;
 	}
-	return false;
 }
 
 /* Gives a lane's messages to the sink, as far as it takes them. */
@@ -183,8 +187,8 @@ publish_lane(Dispatch *dispatch, DispatchLane *lane)
 		DispatchItem *item = lane->unsent;
 
 		lane->unsent = item->next;
-		if (item->state == ITEM_WAITING && !give(dispatch, item) && !dispatch->sink_failed)
-			lane->unsent = item;
+		if (item->state == ITEM_WAITING)
+			give(dispatch, item);
 	}
 }
 

@@ -376,6 +376,15 @@ test_down(void)
 	tap_ok(dispatch.counts.downs == 2 && dispatch.counts.retried == 0, "nothing was parked");
 	end();
 
+	begin("1 2", "lD");
+	run(DISPATCH_WAIT, "down while one is given");
+	waits_for(200, &deadline);
+	tap_ok(deadline <= now + WAIT_MS(200), "the pause begins then, too");
+	now = deadline;
+	run(DISPATCH_WAIT, "the pause is over");
+	happened("1 1 2 ack:0/1:2", "both are given, in order");
+	end();
+
 	begin("1 2", "dddddddddddd");
 	for (int i = 0; i < 12; i++)
 	{

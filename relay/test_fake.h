@@ -67,8 +67,8 @@ free_message(Source *source, RelayMessage *message)
 
 /*
  * The sink's plan, a letter for each publish: o is OK at once, r RETRY, d DOWN,
- * x REJECT, s SPLIT; l keeps it for later; f is full, F has failed.  Behind the
- * end all is o.
+ * x REJECT, s SPLIT; l keeps it for later; f is full, D too and all it had kept
+ * is DOWN, F has failed.  Behind the end all is o.
  *
  * With units, it keeps what it is given until flush, and then all is OK, but a
  * unit with a message whose position is a multiple of poison is refused: as a
@@ -107,7 +107,9 @@ fake_publish(Sink *sink, RelayMessage *message)
 	FakeSink   *fake = (FakeSink *) sink;
 	char		letter = fake->poison > 0 ? 'l' : *fake->plan != '\0' ? *fake->plan++ : 'o';
 
-	if (letter == 'f')
+	while (letter == 'D' && fake->nheld > 0)
+		fake_report(fake, fake->held[--fake->nheld], 'd');
+	if (letter == 'f' || letter == 'D')
 		return SINK_FULL;
 	BufferAppendf(&events, "%lld ", (long long) message->position);
 	if (letter == 'F')
