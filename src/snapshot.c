@@ -114,6 +114,7 @@ begin_question(Question *q, const text *name, EsReducer *reducer)
 
 	*q = (Question) {name, reducer, GetActiveSnapshot(), false, {0}, -1, 0};
 	AcceptInvalidationMessages();
+	EsReducerIdentity(reducer, &reducer->identity);
 	q->exists = EsStreamFind(name, q->mvcc, &q->stream);
 	if (!q->exists)
 		return;

@@ -77,6 +77,7 @@ typedef struct EsReducer
 	char	   *name;			/* its one canonical text */
 	EsBuiltin  *builtin;		/* NULL: a function */
 	FmgrInfo	function;
+	pg_uuid_t	identity;		/* before the fold; where snapshots are asked for */
 } EsReducer;
 
 /* snapshot_reducer.c */

@@ -90,7 +90,7 @@ CREATE FUNCTION @extschema@.es_snapshot(
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_snapshot(text, text, bigint, jsonb) IS
 'Keeps a stream''s state at a version, by default the newest, so that es_state begins there; returns the version. state: what the caller knows it to be, which is taken for true; by default it is computed. Takes the place of a snapshot of that version, and of all that an older form of the reducer took.
-Errors: 22023 no such version yet, or no events; 22004 a state without version; 25006 read-only transaction; those of es_state.
+Errors: 22023 no such version yet, or no events; 22004 a state without version; 55000 the reducer was replaced meanwhile; 25006 read-only transaction; those of es_state.
 Example: SELECT es_snapshot(''order-42'', ''merge_patch'');';
 
 CREATE FUNCTION @extschema@.es_set_snapshot_policy(

@@ -89,15 +89,13 @@ bool
 EsSnapshotFind(const EsStream *stream, const EsReducer *reducer, int64 lowest, int64 highest,
 			   Snapshot mvcc, EsSnapshot *found)
 {
-	pg_uuid_t	identity;
 	ScanKeyData keys[4];
 	EsProbe		probe;
 	bool		got = false;
 
-	EsReducerIdentity(reducer, &identity);
 	EsProbeOpen(&probe, EsCatalogGet()->snapshots, EsCatalogGet()->snapshots_pkey);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(stream->stream_id));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&identity));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&reducer->identity));
 	ScanKeyInit(&keys[2], 3, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(lowest));
 	while (!got && highest >= lowest)
 	{
@@ -156,20 +154,36 @@ execute(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 		elog(ERROR, "could not execute: %s", sql);
 }
 
+/*
+ * A function that was replaced during the fold may have computed some of the
+ * state in its old form and some in its new one.
+ */
+static void
+check_identity(const EsReducer *reducer)
+{
+	pg_uuid_t	now;
+
+	EsReducerIdentity(reducer, &now);
+	if (memcmp(&now, &reducer->identity, sizeof(now)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("reducer \"%s\" was changed while the state was computed", reducer->name),
+				 errhint("Try again.")));
+}
+
 /* Insert a snapshot, or put it in place of the one of that version, and remove what it makes needless. */
 static void
 write_snapshot(const EsStream *stream, const EsReducer *reducer, const EsSnapshot *taken, int64 keep)
 {
-	pg_uuid_t	identity;
 	const char *schema = quote_identifier(get_namespace_name(EsCatalogGet()->schema));
 	Oid			types[] = {INT8OID, UUIDOID, INT8OID, INT8OID, TEXTOID, JSONBOID};
 	Datum		values[lengthof(types)];
 	char		nulls[] = "      ";
 	EsOwner		before;
 
-	EsReducerIdentity(reducer, &identity);
+	check_identity(reducer);
 	values[0] = Int64GetDatum(stream->stream_id);
-	values[1] = UUIDPGetDatum(&identity);
+	values[1] = UUIDPGetDatum(&reducer->identity);
 	values[2] = Int64GetDatum(taken->version);
 	values[3] = Int64GetDatum((int64) taken->position);
 	values[4] = CStringGetTextDatum(reducer->name);

@@ -1,6 +1,6 @@
 -- snapshot: what must hold of folds, states and snapshots, whatever the events are.
 CREATE EXTENSION es_pg;
-SELECT plan(15);
+SELECT plan(18);
 SELECT setseed(0.4);
 SET jit = off;    -- a staged server has none
 
@@ -170,4 +170,18 @@ END $$;
 SELECT is((SELECT withdraw(es_fold(e, 'account'), 30) FROM es_given(:'given') AS e), '[{"type": "Withdrawn", "data": {"amount": 30}}]', 'given a deposit, a withdrawal is decided');
 SELECT is((SELECT es_fold(e, 'account') FROM es_given(:'given'::jsonb || (SELECT withdraw(es_fold(e, 'account'), 30) FROM es_given(:'given') AS e)) AS e), '{"balance": 70}', 'then less is left');
 SELECT throws_ok(format('SELECT withdraw(es_fold(e, ''account''), 101) FROM es_given(%L) AS e', :'given'), 'not enough');
+
+-- A function that is replaced during the fold: the state is of neither form, and nobody's snapshot.
+CREATE FUNCTION fickle(state jsonb, event es_event) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    IF event.version = 1 THEN
+        EXECUTE 'CREATE OR REPLACE FUNCTION fickle(state jsonb, event es_event) RETURNS jsonb LANGUAGE plpgsql AS $f$ BEGIN RETURN ''"new"''; END $f$';
+    END IF;
+    RETURN '"old"';
+END $$;
+SELECT es_append_json('fickle-1', '[{"type": "E", "data": {}}, {"type": "E", "data": {}}]');
+SELECT throws_ok($$SELECT es_snapshot('fickle-1', 'fickle')$$, '55000');
+SELECT is((SELECT count(*) FROM es_snapshots WHERE reducer LIKE '%fickle'), 0::bigint, 'no snapshot of a state of two reducers');
+CREATE OR REPLACE FUNCTION fickle(state jsonb, event es_event) RETURNS jsonb LANGUAGE sql AS $$ SELECT '"new"'::jsonb $$;
+SELECT is((SELECT state FROM es_state('fickle-1', 'fickle')), '"new"', 'what replaced it is what folds');
 SELECT * FROM finish();
