@@ -89,6 +89,7 @@ static bool start_worker = true;	/* setting */
 static Order order;
 static EsLog *mine = NULL;		/* whose worker this process is */
 static List *backoffs = NIL;	/* of Backoff */
+static bool database_gone = false;	/* there was none to connect to */
 
 static EsStatement note_error = {
 	"UPDATE @.es_projections SET error = $2, error_sqlstate = $3, error_position = NULL,"
@@ -306,6 +307,33 @@ run(int32 id)
 
 /* ---------------------------------------------------------------- the worker */
 
+/* Called for the error of a worker that cannot connect. */
+static void
+note_database_gone(void *arg)
+{
+	if (geterrcode() == ERRCODE_UNDEFINED_DATABASE)
+		database_gone = true;
+}
+
+/* DROP DATABASE ... WITH (FORCE) ends the worker by a signal; the postmaster shall not start it again for ever. */
+static void
+end_for_good(int code, Datum arg)
+{
+	if (database_gone && code != 0)
+		proc_exit(0);
+}
+
+static void
+connect_worker(void)
+{
+	ErrorContextCallback callback = {error_context_stack, note_database_gone, NULL};
+
+	on_proc_exit(end_for_good, (Datum) 0);
+	error_context_stack = &callback;
+	EsWorkerBegin(order.database, "0");
+	error_context_stack = callback.previous;
+}
+
 void
 EsProjectionWorkerMain(Datum arg)
 {
@@ -313,7 +341,7 @@ EsProjectionWorkerMain(Datum arg)
 
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	EsWorkerBegin(order.database, "0");
+	connect_worker();
 	before_shmem_exit(leave, (Datum) 0);
 	while (begin_round(&round))
 	{

@@ -133,6 +133,20 @@ ok(passed($one, 'c', append($one, 'c-1')), 'and works there');
 is($db->value(q{SELECT count(*) FROM pg_stat_activity WHERE datname = 'template1'}), 0, 'and in no other');
 $one->close;
 
+# Its database is gone by force: the postmaster starts it once more, and not for ever.
+$db->rows('CREATE DATABASE forced TEMPLATE template0');
+$one = es_connect($node, dbname => 'forced');
+$one->rows('CREATE EXTENSION es_pg; SELECT es_start_worker()');
+ok(es_poll(sub { defined worker($one) }), 'a worker in a database');
+$db->rows("ALTER SYSTEM SET log_min_messages = 'debug1'");
+$db->rows('SELECT pg_reload_conf()');
+ok(es_poll(sub { $db->value('SHOW log_min_messages') eq 'debug1' }), 'the log says more');
+$db->rows('DROP DATABASE forced WITH (FORCE)');
+ok($node->wait_for_log(qr/FATAL:.*database \d+ does not exist.*unregistering background worker "es_pg projection worker"/s), 'that is dropped by force');
+$db->rows('ALTER SYSTEM RESET log_min_messages');
+$db->rows('SELECT pg_reload_conf()');
+$one->close;
+
 # Under a body that does not end, waiting for it to be dropped ends when the body is cancelled.
 ok(es_poll(sub { $db->value(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'es_pg projection worker' AND wait_event = 'PgSleep'}) == 1 }), 'the body is at work again');
 $waiter = es_connect($node);
