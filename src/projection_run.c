@@ -171,18 +171,27 @@ refuse_event(Batch *batch, uint64 i, const ErrorData *error)
 	batch->states[i] = ROW_DONE;
 }
 
+/* Would every event fail like this, so that a policy for one that fails is not to be asked? */
+static bool
+fails_for_all(const EsProjection *projection, const ErrorData *error)
+{
+	return projection->statement == NULL ||
+		error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
+		error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE;
+}
+
 /* One event failed by itself. */
 static void
 fail_event(Batch *batch, uint64 i, const ErrorData *error)
 {
 	static const char *const done[] = {['s'] = "stopped", ['p'] = "parked it", ['k'] = "skipped it"};
 	EsPosition	position = (EsPosition) DatumGetInt64(value(batch, i, DELIVERY_POSITION));
-	bool		stop = batch->projection->on_error == 's';
+	bool		stop = batch->projection->on_error == 's' || fails_for_all(batch->projection, error);
 
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("projection \"%s\" failed at position " UINT64_FORMAT " and %s: %s", batch->projection->name,
-					position, done[(int) batch->projection->on_error], error->message)));
+					position, done[stop ? 's' : (int) batch->projection->on_error], error->message)));
 	note(batch, error, position, stop);
 	if (stop)
 		batch->stopped = true;
