@@ -82,13 +82,30 @@ COMMENT ON FUNCTION @extschema@.es_make_shadow(regclass, text, oid) IS
 'es_pg: makes an empty table like another one in a schema, for a rebuild.
 Example: SELECT es_make_shadow(''orders'', ''es_shadow_1'', 10);';
 
+-- Columns, indexes and constraints: what ALTER TABLE and CREATE INDEX change, and the tables that are being filled do not get.
+CREATE FUNCTION @extschema@.es_tables_shape(tables text[])
+RETURNS text LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT md5(string_agg(s.what, E'\n' ORDER BY s.what COLLATE "C"))
+      FROM unnest(tables) AS u (t),
+   LATERAL (SELECT format('%s %s %s %s %s', u.t, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)) AS what
+              FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+             WHERE a.attrelid = u.t::regclass AND a.attnum > 0 AND NOT a.attisdropped
+             UNION ALL
+            SELECT pg_get_indexdef(i.indexrelid) FROM pg_index AS i WHERE i.indrelid = u.t::regclass
+             UNION ALL
+            SELECT format('%s %s %s', u.t, k.conname, pg_get_constraintdef(k.oid)) FROM pg_constraint AS k WHERE k.conrelid = u.t::regclass) AS s
+$$;
+COMMENT ON FUNCTION @extschema@.es_tables_shape(text[]) IS
+'es_pg: a hash of the columns, indexes and constraints of tables.
+Example: SELECT es_tables_shape(''{public.orders}'');';
+
 CREATE FUNCTION @extschema@.es_rebuild_projection(
     name text, body text DEFAULT NULL, handler regprocedure DEFAULT NULL, swap boolean DEFAULT true)
 RETURNS integer LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_rebuild_projection(text, text, regprocedure, boolean) IS
 'Begins a new version of a projection, with its body or handler or with a new one; returns the version. Empty tables like its own are filled from the beginning of the log, by the worker or es_run_projections, in schema es_shadow_N, while the live ones serve; then they take their place in one short transaction. es_projection_status shows progress; es_pause_projection(name, true), es_resume_projection(name, true), es_cancel_rebuild. A crash loses nothing of it.
 swap: false leaves both versions side by side, both kept up, until es_swap_projection.
-Views and triggers on the tables, their privileges and serial sequences go along. Refused where more hangs on a table: foreign keys, row security, materialized views, publications, SQL-standard function bodies, partitions.
+Views and triggers on the tables, their privileges and serial sequences go along. Tables that are altered meanwhile are not swapped: the rebuild stops. Refused where more hangs on a table: foreign keys, row security, materialized views, publications, SQL-standard function bodies, partitions.
 Errors: 42704, 42501 not its owner, 55000 it is being rebuilt already, has no tables, or one of them cannot be swapped; 22023 the body writes elsewhere, 42P13, 22004.
 Example: SELECT es_rebuild_projection(''order_count'');';
 
@@ -96,7 +113,7 @@ CREATE FUNCTION @extschema@.es_rebuild_projection_as(name text, body text, handl
 RETURNS integer LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 #variable_conflict use_column
 DECLARE
-    p @extschema@.es_projections := @extschema@.es_take_projection($1, true, $5);
+    p @extschema@.es_projections := @extschema@.es_take_projection($1, true, $5, false);
     s @extschema@.es_subscriptions;
     f pg_catalog.pg_proc;
     r record;
@@ -136,6 +153,7 @@ BEGIN
         END IF;
         PERFORM @extschema@.es_make_shadow(r.relation, 'es_shadow_' || id, p.owner);
     END LOOP;
+    UPDATE @extschema@.es_projections AS t SET shape = @extschema@.es_tables_shape(p.tables) WHERE t.projection_id = id;
     SELECT t.* INTO s FROM @extschema@.es_subscriptions AS t WHERE t.name = $1;
     PERFORM @extschema@.es_create_subscription($1 || '@' || (p.version + 1), 'beginning', p.source, p.categories, p.types, p.topics, p."where",
         max_attempts => s.max_attempts, retry_base => s.retry_base, retry_max => s.retry_max, on_dead => s.on_dead,
@@ -160,10 +178,9 @@ Example: SELECT es_cancel_rebuild(''order_count'');';
 CREATE FUNCTION @extschema@.es_cancel_rebuild_as(name text, caller oid, path text)
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
-    p @extschema@.es_projections := @extschema@.es_take_projection($1, false, $2);
+    p @extschema@.es_projections := @extschema@.es_take_projection($1, false, $2, true);
     relation text;
 BEGIN
-    PERFORM @extschema@.es_lock_projection(p.projection_id);
     PERFORM @extschema@.es_drop_subscription(p.name || '@' || p.version);
     FOREACH relation IN ARRAY p.tables LOOP
         PERFORM @extschema@.es_run_as_owner(p.owner, pg_catalog.format('DROP TABLE IF EXISTS %I.%I', p.shadow, (pg_catalog.parse_ident(relation))[2]));
@@ -186,6 +203,10 @@ BEGIN ATOMIC
     UNION ALL
     SELECT pg_catalog.format('COMMENT ON TABLE %s IS %L', relation, pg_catalog.obj_description(relation, 'pg_class'))
      WHERE pg_catalog.obj_description(relation, 'pg_class') IS NOT NULL
+    UNION ALL
+    SELECT pg_catalog.format('GRANT %s (%I) ON %s TO %s%s', a.privilege_type, t.attname, relation,
+                             CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+      FROM pg_catalog.pg_attribute AS t, pg_catalog.aclexplode(t.attacl) AS a WHERE t.attrelid = relation AND NOT t.attisdropped
     UNION ALL
     SELECT pg_catalog.pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' ELSE
                pg_catalog.format('; ALTER TABLE %s %s TRIGGER %I', relation,
@@ -239,6 +260,11 @@ BEGIN
     FOREACH relation IN ARRAY p.tables LOOP
         PERFORM @extschema@.es_run_as_owner(p.owner, format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation));
     END LOOP;
+    IF p.shape <> @extschema@.es_tables_shape(p.tables) THEN
+        RAISE EXCEPTION 'tables of projection "%" were altered since its rebuild began', p.name
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'The tables that were filled would take their place without that.',
+                  HINT = 'Use es_cancel_rebuild, and es_rebuild_projection anew.';
+    END IF;
     SELECT array_agg(DISTINCT h) INTO statements FROM unnest(p.tables) AS u (t), @extschema@.es_hangers_on(u.t::regclass) AS h;
     EXECUTE format('CREATE SCHEMA %I AUTHORIZATION %s', p.shadow || '_old', p.owner);
     FOREACH relation IN ARRAY p.tables LOOP
@@ -275,8 +301,9 @@ BEGIN
     IF p.mode = 'inline' THEN
         LOCK TABLE @extschema@.es_projections IN SHARE ROW EXCLUSIVE MODE;
     END IF;
-    SELECT t.* INTO STRICT live FROM @extschema@.es_projections AS t WHERE t.name = p.name AND t.live FOR UPDATE;
-    PERFORM @extschema@.es_lock_projection(live.projection_id), @extschema@.es_lock_projection(p.projection_id);
+    SELECT t.* INTO STRICT live FROM @extschema@.es_projections AS t WHERE t.name = p.name AND t.live;
+    PERFORM @extschema@.es_lock_projection(p.projection_id), @extschema@.es_lock_projection(live.projection_id);
+    SELECT t.* INTO STRICT live FROM @extschema@.es_projections AS t WHERE t.projection_id = live.projection_id FOR UPDATE;
     -- To where the live one is, or in an inline one, which nobody writes to now, to the end.
     SELECT pg_catalog.min(c."position") INTO target FROM @extschema@.es_lane_cursors AS c JOIN @extschema@.es_subscriptions AS s USING (subscription_id) WHERE s.name = live.name;
     LOOP
@@ -349,7 +376,7 @@ BEGIN
     IF EXISTS (SELECT FROM @extschema@.es_projections AS t WHERE t.name = $1 AND t.mode = 'inline') THEN
         LOCK TABLE @extschema@.es_projections IN SHARE ROW EXCLUSIVE MODE;
     END IF;
-    PERFORM @extschema@.es_swap_version((@extschema@.es_take_projection($1, false, $2)).projection_id);
+    PERFORM @extschema@.es_swap_version((@extschema@.es_take_projection($1, false, $2, true)).projection_id);
 END $$;
 COMMENT ON FUNCTION @extschema@.es_swap_projection_as(text, oid, text) IS
 'es_pg: es_swap_projection for this role.
@@ -364,6 +391,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.es_rebuild_projection_as(text, text, regprocedure, boolean, oid, text),
     @extschema@.es_cancel_rebuild(text),
     @extschema@.es_cancel_rebuild_as(text, oid, text),
+    @extschema@.es_tables_shape(text[]),
     @extschema@.es_hangers_on(regclass),
     @extschema@.es_hand_sequences(regclass, regclass, oid),
     @extschema@.es_swap_tables(@extschema@.es_projections),

@@ -21,6 +21,7 @@
 #include "commands/async.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -135,9 +136,11 @@ wait_until(const char *name, EsPosition position, TimestampTz until)
 	ConditionVariablePrepareToSleep(&log->passed);
 	while (!passed)
 	{
-		bool		on_horizon = is_inline(name);
+		bool		on_horizon;
 		Progress	progress;
 
+		AcceptInvalidationMessages();
+		on_horizon = is_inline(name);
 		if (on_horizon)
 			progress = (Progress) {true, true, EsHorizonRead(log)};
 		else

@@ -1,6 +1,6 @@
 -- projection: what must hold of read models, however their events came and however they were run.
 \ir history.inc
-SELECT plan(18);
+SELECT plan(22);
 SET jit = off;
 
 -- One statement as the truth, and read models that must be what it says.
@@ -88,7 +88,7 @@ CREATE TRIGGER noted BEFORE UPDATE ON rich FOR EACH ROW EXECUTE FUNCTION noted()
 SELECT es_create_projection('rich', 'INSERT INTO rich (stream, n) SELECT stream, count(*) FROM es_batch GROUP BY 1 ON CONFLICT (stream) DO UPDATE SET n = rich.n + EXCLUDED.n');
 SELECT es_run_projections('rich', 1000000);
 CREATE VIEW facts AS
-    SELECT 'column' AS what, attname::text AS a, format_type(atttypid, atttypmod) || attnotnull || coalesce(pg_get_expr(adbin, adrelid), '') AS b
+    SELECT 'column' AS what, attname::text AS a, format_type(atttypid, atttypmod) || attnotnull || coalesce(pg_get_expr(adbin, adrelid), '') || coalesce(attacl::text, '') AS b
       FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attrelid = to_regclass('rich') AND attnum > 0
     UNION ALL SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = to_regclass('rich')
     UNION ALL SELECT 'constraint', conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = to_regclass('rich')
@@ -96,6 +96,7 @@ CREATE VIEW facts AS
     UNION ALL SELECT 'table', relname, reloptions::text || relacl::text || obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass('rich')
     UNION ALL SELECT 'view', relname, reloptions::text || relacl::text || pg_get_viewdef(oid) FROM pg_class WHERE oid = to_regclass('rich_view')
     UNION ALL SELECT 'sequence', pg_get_serial_sequence('rich', 'id'), '';
+GRANT SELECT (stream) ON rich TO es_pg_tap_reader;
 CREATE TABLE facts_before AS SELECT * FROM facts;
 CREATE TABLE old_oid AS SELECT to_regclass('rich')::oid AS oid;
 SELECT es_rebuild_projection('rich');
@@ -106,6 +107,21 @@ SELECT set_eq('SELECT stream, n::bigint FROM rich_view_view', 'SELECT stream, n 
 SELECT lives_ok('INSERT INTO rich (stream, n) VALUES (''more'', 1)', 'its sequence goes on');
 -- A body that writes to what is not its own by a function of another path cannot be seen; by name it can.
 SELECT throws_ok($$SELECT es_rebuild_projection('rich', 'INSERT INTO public.rich (stream) SELECT stream FROM es_batch')$$, '22023');
+
+-- What is done to a table while another one is filled for it is not lost in silence.
+SELECT es_rebuild_projection('rich');
+CREATE INDEX rich_late ON rich (n);
+DO $$ BEGIN WHILE EXISTS (SELECT FROM es_projections WHERE NOT live AND state = 'active') LOOP PERFORM es_run_projections(); COMMIT; END LOOP; END $$;
+SELECT is((SELECT state || ': ' || error FROM es_projections WHERE NOT live), 'stopped: tables of projection "rich" were altered since its rebuild began', 'a table that was altered is not swapped');
+SELECT es_cancel_rebuild('rich');
+SELECT isnt(to_regclass('rich_late'), NULL, 'and stays');
+
+-- No event is a dead letter because the handler is not there.
+CREATE FUNCTION passing(event es_event) RETURNS void LANGUAGE sql AS '';
+SELECT es_create_projection('passing', handler => 'passing(es_event)', on_error => 'skip');
+DROP FUNCTION passing(es_event);
+SELECT is(es_run_projections('passing'), 0::bigint, 'a handler that is gone');
+SELECT is((SELECT (state, dead, parked)::text FROM es_projection_status WHERE projection = 'passing'), '(stopped,0,0)', 'stops its projection, whatever its policy');
 
 SELECT es_drop_projection(name) FROM es_projections;
 SELECT is((SELECT count(*) FROM es_subscriptions) + (SELECT count(*) FROM es_cursors) + (SELECT count(*) FROM es_parked), 0::bigint, 'dropped projections leave nothing');
