@@ -49,6 +49,22 @@ COMMENT ON FUNCTION @extschema@.es_swap_obstacle(regclass, oid) IS
 'es_pg: why a projection of this owner cannot swap a table in a rebuild; NULL: it can.
 Example: SELECT es_swap_obstacle(''orders'', 10);';
 
+CREATE FUNCTION @extschema@.es_check_swap(name text, tables text[], owner oid)
+RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    r record;
+BEGIN
+    FOR r IN SELECT u.t, @extschema@.es_swap_obstacle(u.t::regclass, es_check_swap.owner) AS obstacle FROM pg_catalog.unnest(tables) AS u (t) LOOP
+        IF r.obstacle IS NOT NULL THEN
+            RAISE EXCEPTION 'table % of projection "%" cannot be swapped', r.t, name
+                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = r.obstacle;
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION @extschema@.es_check_swap(text, text[], oid) IS
+'es_pg: refuses tables that a projection of this owner cannot swap in a rebuild.
+Example: SELECT es_check_swap(''order_count'', ''{public.orders}'', 10);';
+
 -- An empty table like another one, in the shadow schema, with its indexes under their names.
 CREATE FUNCTION @extschema@.es_make_shadow(relation regclass, shadow text, owner oid)
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
@@ -116,7 +132,6 @@ DECLARE
     p @extschema@.es_projections := @extschema@.es_take_projection($1, true, $5, false);
     s @extschema@.es_subscriptions;
     f pg_catalog.pg_proc;
-    r record;
     id integer;
 BEGIN
     IF EXISTS (SELECT FROM @extschema@.es_projections AS t WHERE t.name = $1 AND NOT t.live) THEN
@@ -144,15 +159,8 @@ BEGIN
     RETURNING t.projection_id INTO id;
     UPDATE @extschema@.es_projections AS t SET shadow = 'es_shadow_' || id WHERE t.projection_id = id;
     EXECUTE pg_catalog.format('CREATE SCHEMA %I AUTHORIZATION %s', 'es_shadow_' || id, p.owner);
-    FOR r IN SELECT u.t AS name, u.t::regclass AS relation, @extschema@.es_swap_obstacle(u.t::regclass, p.owner) AS obstacle
-               FROM pg_catalog.unnest(p.tables) AS u (t)
-    LOOP
-        IF r.obstacle IS NOT NULL THEN
-            RAISE EXCEPTION 'table % of projection "%" cannot be swapped', r.name, $1
-                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = r.obstacle;
-        END IF;
-        PERFORM @extschema@.es_make_shadow(r.relation, 'es_shadow_' || id, p.owner);
-    END LOOP;
+    PERFORM @extschema@.es_check_swap($1, p.tables, p.owner);
+    PERFORM @extschema@.es_make_shadow(u.t::regclass, 'es_shadow_' || id, p.owner) FROM pg_catalog.unnest(p.tables) AS u (t);
     UPDATE @extschema@.es_projections AS t SET shape = @extschema@.es_tables_shape(p.tables) WHERE t.projection_id = id;
     SELECT t.* INTO s FROM @extschema@.es_subscriptions AS t WHERE t.name = $1;
     PERFORM @extschema@.es_create_subscription($1 || '@' || (p.version + 1), 'beginning', p.source, p.categories, p.types, p.topics, p."where",
@@ -260,6 +268,7 @@ BEGIN
     FOREACH relation IN ARRAY p.tables LOOP
         PERFORM @extschema@.es_run_as_owner(p.owner, format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation));
     END LOOP;
+    PERFORM @extschema@.es_check_swap(p.name, p.tables, p.owner);
     IF p.shape <> @extschema@.es_tables_shape(p.tables) THEN
         RAISE EXCEPTION 'tables of projection "%" were altered since its rebuild began', p.name
             USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'The tables that were filled would take their place without that.',
@@ -386,6 +395,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.es_run_version(integer),
     @extschema@.es_run_as_owner(oid, text),
     @extschema@.es_swap_obstacle(regclass, oid),
+    @extschema@.es_check_swap(text, text[], oid),
     @extschema@.es_make_shadow(regclass, text, oid),
     @extschema@.es_rebuild_projection(text, text, regprocedure, boolean),
     @extschema@.es_rebuild_projection_as(text, text, regprocedure, boolean, oid, text),

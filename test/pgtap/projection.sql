@@ -1,6 +1,6 @@
 -- projection: what must hold of read models, however their events came and however they were run.
 \ir history.inc
-SELECT plan(22);
+SELECT plan(23);
 SET jit = off;
 
 -- One statement as the truth, and read models that must be what it says.
@@ -115,6 +115,12 @@ DO $$ BEGIN WHILE EXISTS (SELECT FROM es_projections WHERE NOT live AND state = 
 SELECT is((SELECT state || ': ' || error FROM es_projections WHERE NOT live), 'stopped: tables of projection "rich" were altered since its rebuild began', 'a table that was altered is not swapped');
 SELECT es_cancel_rebuild('rich');
 SELECT isnt(to_regclass('rich_late'), NULL, 'and stays');
+
+SELECT es_rebuild_projection('rich');
+ALTER TABLE rich ENABLE ROW LEVEL SECURITY;
+DO $$ BEGIN WHILE EXISTS (SELECT FROM es_projections WHERE NOT live AND state = 'active') LOOP PERFORM es_run_projections(); COMMIT; END LOOP; END $$;
+SELECT is((SELECT state || ': ' || error FROM es_projections WHERE NOT live), 'stopped: table public.rich of projection "rich" cannot be swapped', 'nor is one whose rows are protected since');
+SELECT es_cancel_rebuild('rich');
 
 -- No event is a dead letter because the handler is not there.
 CREATE FUNCTION passing(event es_event) RETURNS void LANGUAGE sql AS '';
