@@ -42,6 +42,7 @@ enum
 	BODY_WHERE,
 	BODY_OWNER,
 	BODY_PATH,
+	BODY_SETTINGS,
 	BODY_STATEMENT,
 	BODY_HANDLER,
 	BODY_EVENTS,
@@ -51,7 +52,7 @@ enum
 };
 
 static EsStatement read_all = {
-	"SELECT projection_id, name, live, inline, source, categories, types, topics, \"where\", owner, path,"
+	"SELECT projection_id, name, live, inline, source, categories, types, topics, \"where\", owner, path, settings,"
 	" statement, handler, events, on_error, batch_size, subscription"
 	" FROM @.es_projection_bodies ORDER BY name, live DESC", .newest = true
 };
@@ -174,6 +175,33 @@ read_filter(HeapTuple tuple, EsSubscription *wants)
 	wants->topics = topics.types;
 }
 
+/* Each is name=value. */
+static void
+read_settings(HeapTuple tuple, EsProjection *projection)
+{
+	ArrayType  *given = array(tuple, BODY_SETTINGS);
+	Datum	   *values = NULL;
+	int			n = 0;
+
+	if (given != NULL)
+		deconstruct_array(given, TEXTOID, -1, false, TYPALIGN_INT, &values, NULL, &n);
+	projection->settings = palloc((n + 1) * sizeof(*projection->settings));
+	projection->settings[0][0] = "search_path";
+	projection->settings[0][1] = string(tuple, BODY_PATH);
+	projection->nsettings = 1;
+	for (int i = 0; i < n; i++)
+	{
+		char	   *name = TextDatumGetCString(values[i]);
+		char	   *equals = strchr(name, '=');
+
+		if (equals == NULL)
+			continue;
+		*equals = '\0';
+		projection->settings[projection->nsettings][0] = name;
+		projection->settings[projection->nsettings++][1] = equals + 1;
+	}
+}
+
 static EsProjection *
 read_one(HeapTuple tuple)
 {
@@ -187,7 +215,7 @@ read_one(HeapTuple tuple)
 	projection->is_inline = boolean(tuple, BODY_INLINE);
 	read_filter(tuple, &projection->wants);
 	projection->owner = DatumGetObjectId(column(tuple, BODY_OWNER, &isnull));
-	projection->path = string(tuple, BODY_PATH);
+	read_settings(tuple, projection);
 	projection->statement = string(tuple, BODY_STATEMENT);
 	projection->handler = string(tuple, BODY_HANDLER);
 	projection->events = boolean(tuple, BODY_EVENTS);

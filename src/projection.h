@@ -32,7 +32,8 @@ typedef struct EsProjection
 	bool		is_inline;
 	EsSubscription wants;		/* source and filter, no more of it */
 	Oid			owner;
-	char	   *path;			/* search_path of its body */
+	const char *(*settings)[2]; /* of its body: name and value; the first is its search_path */
+	int			nsettings;
 	char	   *statement;		/* runs over es_batch; NULL: its handler is gone */
 	char	   *handler;		/* or NULL */
 	bool		events;			/* es_batch is of es_event, not of es_delivery */

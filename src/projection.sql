@@ -14,6 +14,7 @@ CREATE TABLE @extschema@.es_projections (
     state           text COLLATE "C" NOT NULL,
     owner           regrole NOT NULL,
     path            text NOT NULL,
+    settings        text[] COLLATE "C",
     shadow          text COLLATE "C",
     source          text COLLATE "C" NOT NULL,
     categories      text[] COLLATE "C",
@@ -41,6 +42,7 @@ COMMENT ON COLUMN @extschema@.es_projections.mode IS 'inline or async: what it i
 COMMENT ON COLUMN @extschema@.es_projections.state IS 'active, paused, or stopped by an error';
 COMMENT ON COLUMN @extschema@.es_projections.owner IS 'Its body runs as this role';
 COMMENT ON COLUMN @extschema@.es_projections.path IS 'Its body runs with this search_path, behind the schema "shadow"';
+COMMENT ON COLUMN @extschema@.es_projections.settings IS 'And with these settings, name=value: those of its creation on which it depends what times and numbers are as text';
 COMMENT ON COLUMN @extschema@.es_projections.handler IS 'Its handler function, as regprocedure has it: by name';
 COMMENT ON COLUMN @extschema@.es_projections.tables IS 'The tables that it fills, qualified';
 COMMENT ON COLUMN @extschema@.es_projections.shape IS 'Of one that is built: what es_tables_shape said of the live tables when it began';
@@ -52,7 +54,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.es_projections_projectio
 CREATE VIEW @extschema@.es_projection_bodies AS
     SELECT p.projection_id, p.name, p.version, p.live, p.live AND p.mode = 'inline' AS inline, p.source,
            p.categories, p.types, p.topics, p."where", p.owner::oid AS owner,
-           COALESCE(pg_catalog.quote_ident(p.shadow) || ', ', '') || p.path AS path,
+           COALESCE(pg_catalog.quote_ident(p.shadow) || ', ', '') || p.path AS path, p.settings,
            COALESCE(p.body, (SELECT pg_catalog.format('SELECT %I.%I(ROW(e.*)::@extschema@.%s) FROM es_batch AS e', n.nspname, f.proname,
                                                       CASE WHEN f.proargtypes[0] = '@extschema@.es_event'::pg_catalog.regtype THEN 'es_event' ELSE 'es_delivery' END)
                                FROM pg_catalog.pg_proc AS f JOIN pg_catalog.pg_namespace AS n ON n.oid = f.pronamespace
@@ -206,7 +208,7 @@ tables: the tables it fills, for es_rebuild_projection; of a body they are found
 on_error, of async: ''stop'', ''park'' (the event and what comes behind it in its stream wait for max_attempts tries, after retry_base * 2^attempt, at most retry_max; then it is a dead letter) or ''skip'' (a dead letter at once). It stops all the same where handler, owner, a table or a privilege is missing.
 start, of async: ''beginning'' (the default), ''end'' or a position. An inline one begins with what is written from now on; es_rebuild_projection fills it from the beginning.
 batch_size: events a batch, 1 to 1,000,000. max_lag_*: farther behind it is suspended, as a subscription.
-It runs as the role that created it, with the search_path of now, as a security-restricted operation.
+It runs as the role that created it, with the search_path, TimeZone, DateStyle, IntervalStyle, extra_float_digits and bytea_output of now, as a security-restricted operation.
 Errors: 42710 exists, 42601 and others where the body does not parse, 42P13 no handler, 22004, 22023, 42501.
 Example: SELECT es_create_projection(''order_count'', ''INSERT INTO order_count (day, n) SELECT recorded_at::date, count(*) FROM es_batch GROUP BY 1 ON CONFLICT (day) DO UPDATE SET n = order_count.n + EXCLUDED.n'', categories => ''{order}'', types => ''{OrderPlaced}'');';
 
@@ -245,8 +247,11 @@ BEGIN
         PERFORM @extschema@.es_drop_subscription($1);
     END IF;
     INSERT INTO @extschema@.es_projections AS t (
-        name, version, live, mode, state, owner, path, source, categories, types, topics, "where", body, handler, tables, on_error, batch_size, began_at)
-    VALUES ($1, 1, true, p.mode, 'active', $20::pg_catalog.regrole, $21, p.source, $6, $7, $8, $9, p.body, p.handler,
+        name, version, live, mode, state, owner, path, settings, source, categories, types, topics, "where", body, handler, tables, on_error, batch_size, began_at)
+    VALUES ($1, 1, true, p.mode, 'active', $20::pg_catalog.regrole, $21,
+            (SELECT pg_catalog.array_agg(u.name || '=' || pg_catalog.current_setting(u.name))
+               FROM pg_catalog.unnest('{TimeZone,DateStyle,IntervalStyle,extra_float_digits,bytea_output}'::text[]) AS u (name)),
+            p.source, $6, $7, $8, $9, p.body, p.handler,
             (SELECT pg_catalog.array_agg(pg_catalog.format('%I.%I', n.nspname, c.relname) ORDER BY u.i)
                FROM pg_catalog.unnest($10) WITH ORDINALITY AS u (oid, i)
                JOIN pg_catalog.pg_class AS c ON c.oid = u.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace),

@@ -8,7 +8,8 @@
  *
  * Whoever's session it is, the body runs as the projection's owner, with the
  * search_path that was in force when it was created, pg_temp last, so that
- * nobody's temporary table is taken for one of its tables; and as a
+ * nobody's temporary table is taken for one of its tables, and with the settings
+ * of then that change what times and numbers are as text; and as a
  * security-restricted operation, as an index's functions do: it cannot
  * change the role or leave anything behind in the session.  All of it comes
  * back at the end of the body, and on error with the (sub)transaction.
@@ -106,9 +107,7 @@ begin_as_owner(const EsProjection *projection, EsOwner *before)
 				 errdetail("It is the handler of projection \"%s\".", projection->name)));
 	SetUserIdAndSecContext(projection->owner,
 						   before->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	before->nest = NewGUCNestLevel();
-	(void) set_config_option("search_path", projection->path, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	before->nest = EsSettingsBegin((const char *const (*)[2]) projection->settings, projection->nsettings);
 }
 
 /* Settings that the body changed come back, too. */

@@ -153,8 +153,8 @@ BEGIN
                   DETAIL = 'It would write to the live tables: it has a search_path of its own, or an SQL-standard body.';
     END IF;
     INSERT INTO @extschema@.es_projections AS t (
-        name, version, live, mode, state, owner, path, source, categories, types, topics, "where", body, handler, tables, on_error, batch_size, swap, began_at)
-    VALUES ($1, p.version + 1, false, p.mode, 'active', p.owner, p.path, p.source, p.categories, p.types, p.topics, p."where",
+        name, version, live, mode, state, owner, path, settings, source, categories, types, topics, "where", body, handler, tables, on_error, batch_size, swap, began_at)
+    VALUES ($1, p.version + 1, false, p.mode, 'active', p.owner, p.path, p.settings, p.source, p.categories, p.types, p.topics, p."where",
             p.body, p.handler, p.tables, p.on_error, p.batch_size, COALESCE($4, true), pg_catalog.clock_timestamp())
     RETURNING t.projection_id INTO id;
     UPDATE @extschema@.es_projections AS t SET shadow = 'es_shadow_' || id WHERE t.projection_id = id;

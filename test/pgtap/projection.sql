@@ -1,6 +1,6 @@
 -- projection: what must hold of read models, however their events came and however they were run.
 \ir history.inc
-SELECT plan(23);
+SELECT plan(24);
 SET jit = off;
 
 -- One statement as the truth, and read models that must be what it says.
@@ -121,6 +121,17 @@ ALTER TABLE rich ENABLE ROW LEVEL SECURITY;
 DO $$ BEGIN WHILE EXISTS (SELECT FROM es_projections WHERE NOT live AND state = 'active') LOOP PERFORM es_run_projections(); COMMIT; END LOOP; END $$;
 SELECT is((SELECT state || ': ' || error FROM es_projections WHERE NOT live), 'stopped: table public.rich of projection "rich" cannot be swapped', 'nor is one whose rows are protected since');
 SELECT es_cancel_rebuild('rich');
+
+-- What a body makes of a time does not depend on who appends.
+CREATE TABLE written (at text);
+SET TimeZone = 'UTC';
+SELECT es_create_projection('written', 'INSERT INTO written SELECT occurred_at::text FROM es_batch', mode => 'inline', categories => '{time}');
+SET TimeZone = 'Asia/Tokyo';
+SET DateStyle = 'German';
+SELECT es_append('time-1', 'E', '{}', occurred_at => '2026-01-01 23:00:00Z');
+SELECT is((SELECT at FROM written), '2026-01-01 23:00:00+00', 'a body runs with the settings of its creation');
+RESET TimeZone;
+RESET DateStyle;
 
 -- No event is a dead letter because the handler is not there.
 CREATE FUNCTION passing(event es_event) RETURNS void LANGUAGE sql AS '';
