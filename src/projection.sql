@@ -81,6 +81,39 @@ COMMENT ON FUNCTION @extschema@.es_lock_projection(integer) IS
 'es_pg: waits until nobody runs a version of a projection, and lets nobody run it until the transaction ends.
 Example: SELECT es_lock_projection(1);';
 
+-- Whoever waits for a table lock has all that come after him wait, too: so this one waits a little, and lets them pass.
+CREATE FUNCTION @extschema@.es_try_keep_appends_out()
+RETURNS boolean LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET lock_timeout = '200ms' AS $$
+BEGIN
+    LOCK TABLE @extschema@.es_projections IN SHARE ROW EXCLUSIVE MODE;
+    RETURN true;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN false;
+END $$;
+COMMENT ON FUNCTION @extschema@.es_try_keep_appends_out() IS
+'es_pg: waits 200 ms at most for transactions that have appended or published, and lets nobody begin to until this one ends.
+Example: SELECT es_try_keep_appends_out();';
+
+CREATE FUNCTION @extschema@.es_keep_appends_out()
+RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    patience interval := COALESCE(NULLIF(pg_catalog.current_setting('lock_timeout')::interval, '0'), '1 min');
+    began timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    WHILE NOT @extschema@.es_try_keep_appends_out() LOOP
+        IF pg_catalog.clock_timestamp() - began > patience THEN
+            RAISE EXCEPTION 'transactions that have appended or published do not end' USING ERRCODE = 'lock_not_available',
+                  DETAIL = 'An inline projection changes where none is under way.', HINT = 'Try again, or raise lock_timeout.';
+        END IF;
+        PERFORM pg_catalog.pg_sleep(0.5);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION @extschema@.es_keep_appends_out() IS
+'es_pg: waits until no transaction that has appended or published is open, and lets nobody begin to until this one ends. Those that come meanwhile wait 200 ms at most.
+Errors: 55P03 not within lock_timeout, or a minute where that is 0.
+Example: SELECT es_keep_appends_out();';
+
 CREATE FUNCTION @extschema@.es_check_body(projection_id integer)
 RETURNS text[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_check_body(integer) IS
@@ -237,7 +270,7 @@ BEGIN
         RAISE EXCEPTION 'an inline projection cannot be on_error "%"', p.on_error USING ERRCODE = 'invalid_parameter_value',
               DETAIL = 'What fails in it fails in the append.';
     ELSIF p.mode = 'inline' THEN
-        LOCK TABLE @extschema@.es_projections IN SHARE ROW EXCLUSIVE MODE;
+        PERFORM @extschema@.es_keep_appends_out();
     END IF;
     -- The checks and remarks of the filter are those of a subscription, and so is its name, which an inline one has for its rebuild.
     PERFORM @extschema@.es_create_subscription($1, CASE WHEN p.mode = 'inline' THEN 'end' ELSE COALESCE($12, 'beginning') END, p.source, $6, $7, $8, $9,
@@ -274,7 +307,7 @@ Example: SELECT es_create_projection_as(''orders'', ''SELECT FROM es_batch'', NU
 CREATE FUNCTION @extschema@.es_drop_projection(name text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.es_drop_projection(text) IS
-'Drops a projection, its subscription with what is parked, and a rebuild of it that is under way. Its tables stay. Waits for a batch in progress, and where it is inline for the transactions that have appended.
+'Drops a projection, its subscription with what is parked, and a rebuild of it that is under way. Its tables stay. Waits for a batch in progress, and where it is inline for the transactions that have appended, for lock_timeout or a minute (55P03).
 Errors: 42704 does not exist, 42501 not its owner, 22004, 55000 inside a body.
 Example: SELECT es_drop_projection(''order_count'');';
 
@@ -285,7 +318,7 @@ DECLARE
     p @extschema@.es_projections;
 BEGIN
     IF EXISTS (SELECT FROM @extschema@.es_projections AS t WHERE t.name = $1 AND t.mode = 'inline') THEN
-        LOCK TABLE @extschema@.es_projections IN SHARE ROW EXCLUSIVE MODE;
+        PERFORM @extschema@.es_keep_appends_out();
     END IF;
     IF EXISTS (SELECT FROM @extschema@.es_projections AS t WHERE t.name = $1 AND NOT t.live) THEN
         PERFORM @extschema@.es_cancel_rebuild_as($1, $2, $3);
@@ -418,6 +451,8 @@ Example: SELECT projection, version, live, state, lag_messages, last_error FROM 
 REVOKE ALL ON FUNCTION
     @extschema@.es_projections_changed(),
     @extschema@.es_lock_projection(integer),
+    @extschema@.es_try_keep_appends_out(),
+    @extschema@.es_keep_appends_out(),
     @extschema@.es_check_body(integer),
     @extschema@.es_take_projection(text, boolean, oid, boolean),
     @extschema@.es_check_projection(@extschema@.es_projections, oid),

@@ -383,7 +383,7 @@ CREATE FUNCTION @extschema@.es_swap_projection_as(name text, caller oid, path te
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 BEGIN
     IF EXISTS (SELECT FROM @extschema@.es_projections AS t WHERE t.name = $1 AND t.mode = 'inline') THEN
-        LOCK TABLE @extschema@.es_projections IN SHARE ROW EXCLUSIVE MODE;
+        PERFORM @extschema@.es_keep_appends_out();
     END IF;
     PERFORM @extschema@.es_swap_version((@extschema@.es_take_projection($1, false, $2, true)).projection_id);
 END $$;
