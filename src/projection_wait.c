@@ -225,10 +225,16 @@ void
 EsProjectionMoved(const EsProjection *projection)
 {
 	MemoryContext old;
+	ListCell   *cell;
 
 	if (!projection->live)
 		return;
 	moved_bits |= bit_of(projection->id);
+	foreach(cell, moved)
+	{
+		if (strcmp(lfirst(cell), projection->name) == 0)
+			return;
+	}
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	moved = lappend(moved, pstrdup(projection->name));
 	MemoryContextSwitchTo(old);

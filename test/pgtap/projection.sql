@@ -1,6 +1,6 @@
 -- projection: what must hold of read models, however their events came and however they were run.
 \ir history.inc
-SELECT plan(24);
+SELECT plan(25);
 SET jit = off;
 
 -- One statement as the truth, and read models that must be what it says.
@@ -132,6 +132,15 @@ SELECT es_append('time-1', 'E', '{}', occurred_at => '2026-01-01 23:00:00Z');
 SELECT is((SELECT at FROM written), '2026-01-01 23:00:00+00', 'a body runs with the settings of its creation');
 RESET TimeZone;
 RESET DateStyle;
+
+-- A transaction of many appends has one thing to tell those who watch, not many.
+SET es_pg.event_chunk_size = 1000000;
+BEGIN;
+SELECT es_append('time-1', 'E', '{}') FROM generate_series(1, 500);
+CREATE TEMPORARY TABLE used AS SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext';
+SELECT es_append('time-1', 'E', '{}') FROM generate_series(1, 2000);
+SELECT ok(m.used_bytes - used.used_bytes < 20000, 'an append with an inline projection leaves nothing in memory') FROM pg_backend_memory_contexts AS m, used WHERE m.name = 'TopTransactionContext';
+ROLLBACK;
 
 -- No event is a dead letter because the handler is not there.
 CREATE FUNCTION passing(event es_event) RETURNS void LANGUAGE sql AS '';
