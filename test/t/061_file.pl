@@ -53,9 +53,9 @@ sub midway
 
 sub arrived
 {
-	my ($name) = @_;
+	my ($name, @may) = @_;
 	es_poll(sub { my %ids = map { $_->[2] => 1 } @{ records() }; keys %ids >= $total }, 120);
-	es_delivered($name, $total, records());
+	es_delivered($name, $total, records(), @may);
 	return;
 }
 
@@ -101,7 +101,8 @@ for my $round (1 .. 4)
 }
 es_reap($writer);
 $total += 8000;
-arrived('two relays that rotate one file');
+# A lane that changes hands while its messages are with the writer comes again meanwhile.
+arrived('two relays that rotate one file', late => 1);
 my @rotated = glob "$dir/events.2*";
 cmp_ok(scalar @rotated, '>', 10, 'it was rotated');
 ok(!(grep { -s $_ > 100 * 1024 } @rotated), 'and no file is larger than asked for');
@@ -124,7 +125,7 @@ kill 'KILL', $pid;
 EsDelivery::wait_for_end($pid);
 ok(!(grep { !defined $_->[0] } @{ records() }), 'and every line is whole');
 my $again = EsDelivery->relay('again', $node, settings('again'));
-arrived('with room again');
+arrived('with room again', late => 1);
 is($again->stop, 0, 'stopped');
 
 # -- a file that cannot be there
