@@ -83,15 +83,17 @@ publish_range(int from, int to, const char *key)
 }
 
 /*
- * The same, but no further than the sink takes them at once: what it takes after
- * a failure is for the caller to hold back.  Returns the first it did not take.
+ * The same, but no further than the sink takes them at once, or has told what became
+ * of the first: after a failure it is for the caller to hold back what follows.
+ * Returns the first it did not take.
  */
 static int
 offer_range(int from, int to, const char *key)
 {
 	int			n = from;
 
-	while (n < to && sink->methods->publish(sink, message(n, key)) == SINK_READY)
+	while (n < to && (n == from || outcomes[from] == (SinkOutcome) -1) &&
+		   sink->methods->publish(sink, message(n, key)) == SINK_READY)
 		n++;
 	published += n - from;
 	sink->methods->flush(sink);
