@@ -136,7 +136,7 @@ $one->close;
 # Its database is gone by force: the postmaster starts it once more, and not for ever.
 $db->rows('CREATE DATABASE forced TEMPLATE template0');
 $one = es_connect($node, dbname => 'forced');
-$one->rows('CREATE EXTENSION es_pg; SELECT es_start_worker()');
+$one->rows($_) for 'CREATE EXTENSION es_pg', 'SELECT es_start_worker()';    # which is not there for the worker before its commit
 ok(es_poll(sub { defined worker($one) }), 'a worker in a database');
 $db->rows("ALTER SYSTEM SET log_min_messages = 'debug1'");
 $db->rows('SELECT pg_reload_conf()');
