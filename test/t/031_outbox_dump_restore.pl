@@ -7,8 +7,7 @@ use strict;
 use warnings;
 use Test::More;
 
-use IPC::Run;
-
+use EsRestore;
 use EsTest;
 
 my $node = es_cluster('source', 'es_pg.outbox_chunk_size = 100');
@@ -41,26 +40,15 @@ my $expected = contents($db);
 cmp_ok(scalar @{ $expected->{chunks} }, '>=', 2, 'there are several chunks');
 is(scalar @{ $expected->{delayed} }, 11, 'and messages that wait');
 
-sub run
-{
-	my ($name, @command) = @_;
-	my ($out, $err) = ('', '');
-	local %ENV = $node->_get_env;
-
-	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
-	ok($ok && $err eq '', $name) or diag($out . $err);
-	return;
-}
-
 my $tmp = $PostgreSQL::Test::Utils::tmp_check;
 for my $format ('plain', 'custom')
 {
 	my $name = "log_$format";
 	my $dump = "$tmp/$name";
 
-	run("$name: pg_dump", 'pg_dump', "--format=$format", "--file=$dump", 'log');
+	es_run("$name: pg_dump", $node, 'pg_dump', "--format=$format", "--file=$dump", 'log');
 	$db->rows("CREATE DATABASE $name");
-	run("$name: restore", $format eq 'plain' ? ('psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $name, '-f', $dump)
+	es_run("$name: restore", $node, $format eq 'plain' ? ('psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $name, '-f', $dump)
 		: ('pg_restore', '--exit-on-error', '-d', $name, $dump));
 
 	my $restored = es_connect($node, dbname => $name);

@@ -3,8 +3,7 @@ use strict;
 use warnings;
 use Test::More;
 
-use IPC::Run;
-
+use EsRestore;
 use EsTest;
 
 my $node = es_cluster('inbox', 'max_prepared_transactions = 5');
@@ -123,24 +122,13 @@ my $expected = contents($db);
 is(scalar @{ $expected->{chunks} }, 2, 'marks to be dumped lie in two chunks');
 is(scalar @{ $expected->{forgotten} }, 1, 'and something is forgotten');
 
-sub run
-{
-	my ($name, @command) = @_;
-	my ($out, $err) = ('', '');
-	local %ENV = $node->_get_env;
-
-	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
-	ok($ok && $err eq '', $name) or diag($out . $err);
-	return;
-}
-
 my $tmp = $PostgreSQL::Test::Utils::tmp_check;
 for my $form ('plain', 'custom', 'data')
 {
 	my $name = "shop_$form";
 	my $dump = "$tmp/$name";
 
-	run("$form: pg_dump", 'pg_dump', $form eq 'custom' ? '--format=custom' : '--format=plain', $form eq 'data' ? '--data-only' : (), "--file=$dump", 'shop');
+	es_run("$form: pg_dump", $node, 'pg_dump', $form eq 'custom' ? '--format=custom' : '--format=plain', $form eq 'data' ? '--data-only' : (), "--file=$dump", 'shop');
 	$db->rows("CREATE DATABASE $name");
 	if ($form eq 'data')
 	{
@@ -150,7 +138,7 @@ for my $form ('plain', 'custom', 'data')
 		$empty->rows('CREATE EXTENSION es_pg');
 		$empty->rows("SELECT es_restore_chunks('{$chunks}')");
 	}
-	run("$form: restore", $form eq 'custom' ? ('pg_restore', '--exit-on-error', '-d', $name, $dump)
+	es_run("$form: restore", $node, $form eq 'custom' ? ('pg_restore', '--exit-on-error', '-d', $name, $dump)
 		: ('psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $name, '-f', $dump));
 
 	my $restored = es_connect($node, dbname => $name);

@@ -7,8 +7,7 @@ use strict;
 use warnings;
 use Test::More;
 
-use IPC::Run;
-
+use EsRestore;
 use EsTest;
 
 my $node = es_cluster('primary', 'wal_level = replica', 'max_wal_senders = 8', 'hot_standby = on', 'es_pg.event_chunk_size = 100', 'jit = off');
@@ -52,21 +51,10 @@ $db->rows(q{SELECT es_set_snapshot_policy('cart', 'count', 10), es_set_snapshot_
 my $policies = [ $db->rows('SELECT * FROM es_snapshot_policies ORDER BY reducer') ];
 
 # A dump and a restore.
-sub run
-{
-	my ($name, @command) = @_;
-	my ($out, $err) = ('', '');
-	local %ENV = $node->_get_env;
-
-	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
-	ok($ok && $err eq '', $name) or diag($out . $err);
-	return;
-}
-
 my $dump = "$PostgreSQL::Test::Utils::tmp_check/shop.dump";
-run('dump', 'pg_dump', '-Fc', '-f', $dump, 'shop');
+es_run('dump', $node, 'pg_dump', '-Fc', '-f', $dump, 'shop');
 es_connect($node)->rows('CREATE DATABASE restored');
-run('restore', 'pg_restore', '--exit-on-error', '-d', 'restored', $dump);
+es_run('restore', $node, 'pg_restore', '--exit-on-error', '-d', 'restored', $dump);
 my $restored = es_connect($node, dbname => 'restored');
 $restored->rows('SET search_path = public, es');
 es_continue($restored);
